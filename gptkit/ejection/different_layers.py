@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from string import ascii_lowercase
 
 from gptkit.ejection.lines import LINE, wrapped
 
 __all__ = ["construct_blocks"]
+
+_SHORT = 30
+"""Longest condition within a call; a longer one is a variable."""
 
 
 def construct_blocks(constructors: Sequence[str]) -> list[str]:
@@ -58,6 +61,7 @@ def _by_argument(constructors: Sequence[str]) -> list[str]:
     """
     lines = ["self.blocks = nn.ModuleList()", "for layer in range(N_LAYERS):"]
     variables: dict[str, list[str]] = {}
+    truths: dict[str, str] = {}
 
     def argument(name: str, nodes: Sequence[ast.expr], texts: Sequence[str]) -> str | None:
         """Return the expression of an argument; None if it is not one for all layers."""
@@ -65,16 +69,24 @@ def _by_argument(constructors: Sequence[str]) -> list[str]:
         if len(set(values)) == 1:
             return values[0]
         if set(values) == {"True", "False"}:
-            return _condition([layer for layer, value in enumerate(values) if value == "True"], "layer", len(values))
+            return _holding([value == "True" for value in values])
         calls = [node for node in nodes if isinstance(node, ast.Call)]
         if len(calls) < len(nodes):
             return None
         nested = [each.value for each in calls[0].keywords if isinstance(each.value, ast.Call)]
         if nested and (whole := call(calls, texts)) is not None:
+            inner.append((name, whole))
             return whole
-        if variables.setdefault(name, values) != values:
+        values, conditions = _with_conditions(values)
+        if variables.setdefault(name, values) != values or any(
+            truths.get(key, text) != text for key, text in conditions.items()
+        ):
             return None
-        return name
+        truths.update(conditions)
+        if len(set(values)) > 1:
+            return name
+        inner.append((name, variables.pop(name)[0]))
+        return values[0]
 
     def call(calls: Sequence[ast.Call], texts: Sequence[str]) -> str | None:
         """Return a call with the expressions of its arguments; None if the calls have different forms."""
@@ -89,15 +101,44 @@ def _by_argument(constructors: Sequence[str]) -> list[str]:
             arguments.append(f"{word.arg}={text}")
         return f"{ast.unparse(calls[0].func)}({', '.join(arguments)})"
 
+    inner: list[tuple[str, str]] = []
     parsed = [ast.parse(text, mode="eval").body for text in constructors]
     calls = [node for node in parsed if isinstance(node, ast.Call)]
     block = call(calls, constructors) if len(calls) == len(parsed) else None
     if block is None:
         return []
+    lines += [f"    {name} = {condition}" for name, condition in truths.items()]
     for name, values in variables.items():
         lines += [f"    {line}" for line in _assigned(name, values)]
     indent = " " * 8
+    for name, whole in inner:
+        # What the block has in all layers gets a line of its own where that of the block is too long.
+        if len(f"{indent}    self.blocks.append({block})") > LINE and f"{name}={whole}" in block and name not in variables:
+            lines += [line.removeprefix(indent) for line in wrapped(f"{indent}    {name} = {whole}")]
+            block = block.replace(f"{name}={whole}", f"{name}={name}")
     return [*lines, *(line.removeprefix(indent) for line in wrapped(f"{indent}    self.blocks.append({block})"))]
+
+
+def _with_conditions(values: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return calls in which truth values that divide otherwise equal calls are conditions, and those that are variables."""
+    values, variables = list(values), {}
+    for name in dict.fromkeys(re.findall(r"\b(\w+)=(?:True|False)\b", " ".join(values))):
+        pattern = rf"\b{name}=(True|False)\b"
+        held = [re.findall(pattern, value) for value in values]
+        others = [re.sub(pattern, "", value) for value in values]
+        if all(len(each) == 1 for each in held) and len(set(others)) < len(set(values)):
+            condition = _holding([each == ["True"] for each in held])
+            if len(condition) > _SHORT:
+                variables[name], condition = condition, name
+            values = [re.sub(pattern, f"{name}={condition}", value) for value in values]
+    return values, variables
+
+
+def _holding(truths: Sequence[bool]) -> str:
+    """Return the condition under which a truth value holds, by the layer."""
+    period = _period(truths)
+    variable = "layer" if period == len(truths) else f"layer % {period}"
+    return _condition([layer for layer in range(period) if truths[layer]], variable, period)
 
 
 def _assigned(name: str, values: Sequence[str]) -> list[str]:
@@ -109,7 +150,7 @@ def _assigned(name: str, values: Sequence[str]) -> list[str]:
     variable = "layer" if period == len(values) else f"layer % {period}"
     places = [[layer for layer in range(period) if values[layer] == value] for value in different]
     conditions = [_condition(layers, variable, period) for layers in places]
-    short = f"{target} = {different[0]} if {conditions[0]} else {different[-1]}"
+    short = f"{name} = {different[0]} if {conditions[0]} else {different[-1]}"
     if len(different) == 2 and len(short) <= LINE - 12:
         return [short]
     lines = []
@@ -120,7 +161,7 @@ def _assigned(name: str, values: Sequence[str]) -> list[str]:
     return lines
 
 
-def _period(constructors: Sequence[str]) -> int:
+def _period(constructors: Sequence[Hashable]) -> int:
     """Return the number of layers after which the pattern repeats; all of them if it does not."""
     n_layers = len(constructors)
     for period in range(1, n_layers // 2 + 1):

@@ -16,7 +16,7 @@ from gptkit.core.errors import GptkitError
 from gptkit.ejection.lines import typed, wrapped
 from gptkit.kinds.written import Name, NotWrittenError, Section, Setting, Written, walk
 
-__all__ = ["Constant", "Groups", "number"]
+__all__ = ["Constant", "Groups", "key", "number"]
 
 _PLACEHOLDER = re.compile(r"\$([A-Za-z][A-Za-z0-9_]*)")
 _OMITTED = re.compile(r", [a-z_]+=None(?=[,)])")
@@ -59,10 +59,12 @@ class Groups:
     Args:
         fixed: the constants that the file has in any case, with their values.
         roots: the components of the model, one for each use.
+        cache: the type of the cache of a layer.
     """
 
-    def __init__(self, fixed: Mapping[str, Any], *roots: Written) -> None:
+    def __init__(self, fixed: Mapping[str, Any], *roots: Written, cache: str = "dict[str, Tensor]") -> None:
         self._fixed = dict(fixed)
+        self._cache = cache
         self._groups: dict[Hashable, _Group] = {}
         self._constants: dict[str, Constant] = {}
         self._constructors: dict[int, str] = {}
@@ -91,15 +93,15 @@ class Groups:
     def _add(self, written: Written) -> None:
         for part in written.parts.values():
             self._add(part)
-        key = _key(written)
-        if not key[0]:
+        own = key(written)
+        if not own[0]:
             return
-        if key not in self._groups:
-            self._groups[key] = _Group(self._free_name(written))
-        group = self._groups[key]
+        if own not in self._groups:
+            self._groups[own] = _Group(self._free_name(written))
+        group = self._groups[own]
         group.uses.append(written)
         for placeholder, part in written.parts.items():
-            known = self._groups.get(_key(part))
+            known = self._groups.get(key(part))
             if known is None:
                 continue
             if part.is_function:
@@ -166,7 +168,7 @@ class Groups:
     # -- source --------------------------------------------------------------------------------------------------------
 
     def _constructor(self, written: Written) -> str:
-        group = self._groups.get(_key(written))
+        group = self._groups.get(key(written))
         if group is None:
             return ""
         parameters = self._parameters(group)
@@ -202,7 +204,7 @@ class Groups:
         local = is_function  # whether parameters are local variables, as in functions and constructors
         lines: list[str] = []
         stored: set[str] = set()
-        for template in group.text.splitlines():
+        for template in group.text.replace("cache: dict[str, Tensor]", f"cache: {self._cache}").splitlines():
             if template.startswith("    def "):
                 local = constructs = "def __init__" in template
             line = _substituted(template, values, partial=True)
@@ -244,9 +246,9 @@ def _refuse_several(group: _Group, varied: list[str]) -> None:
             )
 
 
-def _key(written: Written) -> tuple[Hashable, ...]:
+def key(written: Written) -> tuple[Hashable, ...]:
     """Return what makes two uses one class: the text, and what it calls by name."""
-    named = tuple(_key(part) for name, part in written.parts.items() if part.is_function or f"${name}_class" in written.text)
+    named = tuple(key(part) for name, part in written.parts.items() if part.is_function or f"${name}_class" in written.text)
     # A class within one with the same text, such as experts of experts, is another class: its constructor is an argument of
     # the outer one.
     depth = sum(part.text == written.text for part in walk(written)) if written.text else 0
@@ -291,7 +293,7 @@ def _type_of(value: Any) -> str:
     try:
         return type(ast.literal_eval(value)).__name__
     except (SyntaxError, ValueError):
-        return "int"  # an expression of sizes
+        return "tuple[int, ...]" if value.startswith("(") and value.endswith(")") and "," in value else "int"  # of sizes
 
 
 def _upper(name: str) -> str:

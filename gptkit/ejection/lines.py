@@ -79,6 +79,9 @@ def wrapped(line: str) -> list[str]:
         return [line]
     if '"""' in line:
         return _docstring(line)
+    if line.lstrip().startswith("#"):
+        start = f"{line[: len(line) - len(line.lstrip())]}# "
+        return textwrap.wrap(line.lstrip("# "), LINE, initial_indent=start, subsequent_indent=start)
     broken = _broken(line)
     if max(map(len, broken)) > LINE:
         # A formatter adds parentheses where the statement has no brackets to break at.

@@ -21,7 +21,6 @@ import json
 #if math
 import math
 #end
-import struct
 import sys
 from pathlib import Path
 #if any
@@ -90,19 +89,32 @@ class GPT(nn.Module):
             raise ValueError(f"more than {CONTEXT_LENGTH} tokens")
         #if context
         cache.shared.clear()
+        #end
+        #if ids
         cache.shared["ids"] = ids_BT
         #end
         positions_T = cache.length + torch.arange(n_tokens, device=ids_BT.device)
         x_BTE = $embed
+        #if passes
+        passed: dict[str, Tensor] = {}  # what a layer leaves for the next ones
+        #end
         #if shared
         inputs_BTLP = self.shared["$shared_name"](ids_BT, x_BTE)
         for layer, (block, layer_cache) in enumerate(zip(self.blocks, cache.layers, strict=True)):
             layer_cache["layer_input"] = inputs_BTLP[:, :, layer]
-            x_BTE = block(x_BTE, positions_T, layer_cache)
         #else
         for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
-            x_BTE = block(x_BTE, positions_T, layer_cache)
         #end
+            #if passes
+            layer_cache.update(passed)
+            #end
+            x_BTE = block(x_BTE, positions_T, layer_cache)
+            #if passes_always
+            passed = {"chosen": layer_cache.pop("chosen")}
+            #elif passes
+            if "chosen" in layer_cache:
+                passed["chosen"] = layer_cache.pop("chosen")
+            #end
         cache.length += n_tokens
         return $logits
 '''
@@ -112,7 +124,7 @@ def load_weights(model: GPT, path: str | Path) -> None:
     """Load the weights of a safetensors file: a header in JSON, then the tensors, one by one."""
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     with Path(path).open("rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
+        size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
         header.pop("__metadata__", None)
         tensors = {}
@@ -141,8 +153,7 @@ def generate(
         temperature: below 1 less random, above 1 more; 0 always takes the most likely token.
         top_k: sample from the k most likely tokens only.
     """
-    cache = Cache()
-    new_BT = ids_BT
+    cache, new_BT = Cache(), ids_BT
     for _ in range(n_new):
         #if recompute
         if $recompute:

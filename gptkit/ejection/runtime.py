@@ -213,11 +213,13 @@ class LayerCache(dict[str, Tensor]):
     def __init__(self, shared: dict[Any, Any]) -> None:
         super().__init__()
         self.shared = shared
+        #if has_parts
         self.parts: dict[str, LayerCache] = {}
 
     def part(self, name: str) -> LayerCache:
         """Return the cache of a part of the layer."""
         return self.parts.setdefault(name, LayerCache(self.shared))
+        #end
 '''
 
 FORWARD_NAMES = frozenset(
@@ -290,6 +292,10 @@ def _context(plain: bool) -> Written:
     return Written("Context", f"{state}\n\n{mask}\n\n{text}", section="position", copied=True)
 
 
-def layer_cache() -> str:
-    """Return the class of the decoding cache of a layer with copied modules."""
-    return fill(_LAYER_CACHE)
+def layer_cache(has_parts: bool) -> str:
+    """Return the class of the decoding cache of a layer that exchanges values with others.
+
+    Args:
+        has_parts: whether a component calls another one several times, each time with a cache of its own.
+    """
+    return fill(_LAYER_CACHE, has_parts=has_parts)

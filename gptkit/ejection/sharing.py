@@ -71,5 +71,31 @@ def require_own_states(blocks: Sequence[Written], sources: Mapping[int, Sequence
 
 def sources_text(sources: Mapping[int, Sequence[int]]) -> str:
     """Return the statements that give each such layer the dictionary of the other."""
+    by_layer = {layer: source for source, layers in sources.items() for layer in layers}
+    whole = _range(sorted(by_layer))
+    by_count = sorted(sources, key=lambda source: len(sources[source]))
+    if len(sources) == 2 and whole.startswith("range"):
+        condition = _periodic([by_layer[layer] == by_count[0] for layer in sorted(by_layer)], min(by_layer))
+        if condition:
+            chosen = f"{by_count[0]} if {condition} else {by_count[1]}"
+            return f"for layer in {whole}:\n            self.layers[layer] = self.layers[{chosen}]"
     statement = "for layer in {}:\n            self.layers[layer] = self.layers[{}]"
-    return "\n        ".join(statement.format(list(layers), source) for source, layers in sources.items())
+    return "\n        ".join(statement.format(_range(layers), source) for source, layers in sources.items())
+
+
+def _range(layers: Sequence[int]) -> str:
+    """Return the expression of the numbers of layers, in ascending order."""
+    if len(layers) > 1 and list(layers) == list(range(layers[0], layers[-1] + 1)):
+        return f"range({layers[0]}, {layers[-1] + 1})"
+    return str(list(layers))
+
+
+def _periodic(truths: Sequence[bool], first: int) -> str:
+    """Return the condition under which every so many layers, from `first` on, hold; empty if they do not repeat so."""
+    places = [first + index for index, truth in enumerate(truths) if truth]
+    if len(places) < 2:
+        return ""
+    period = places[1] - places[0]
+    if truths != [(first + index) % period == places[0] % period for index in range(len(truths))]:
+        return ""
+    return f"layer % {period} == {places[0] % period}"

@@ -6,18 +6,18 @@ Nothing here imports torch, except for components without a template, and the wr
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
 from gptkit.core.resolution import in_context
-from gptkit.core.spec import shortened
 from gptkit.core.walk import components
 from gptkit.ejection.bundling import bundle
 from gptkit.ejection.different_layers import construct_blocks
-from gptkit.ejection.groups import Constant, Groups, number
-from gptkit.ejection.lines import LINE, typed, wrapped
+from gptkit.ejection.groups import Groups
+from gptkit.ejection.heading import printable, settings_source, shapes
+from gptkit.ejection.joining import joined, separate
+from gptkit.ejection.lines import typed, wrapped
 from gptkit.ejection.model import GENERATOR, HEADER, MODEL, RUN
 from gptkit.ejection.references import REFER, Referenced, reference_statements, referenced_modules
 from gptkit.ejection.runtime import layer_cache
@@ -36,10 +36,7 @@ __all__ = [
     "exchanges",
     "fixed_sizes",
     "in_reading_order",
-    "printable",
     "refuse_other_fields",
-    "settings_source",
-    "shapes",
     "unused_weights",
     "write_source",
     "written_parts",
@@ -55,25 +52,6 @@ TITLES = {
     "block": "Block",
     "model": "Model",
 }
-_LETTERS = {
-    "C": "C latent or convolved features",
-    "F": "F hidden features",
-    "G": "G groups",
-    "I": "I inputs",
-    "K": "K experts of a token",
-    "L": "L layers",
-    "M": "M tokens of an expert",
-    "N": "N tokens of all rows",
-    "P": "P features of a layer's input",
-    "R": "R rotated features",
-    "U": "U others",
-    "X": "X experts",
-    "V": "V token ids",
-}
-_ORDER: tuple[Section, ...] = ("linear", "embedding", "attention", "position", "feedforward", "norm", "block", "model")
-"""Order of the constants, by the section that uses them."""
-
-
 TABLE = "self.embedding.table.weight"
 """The matrix of a tied head, as templates call it."""
 
@@ -107,6 +85,16 @@ class Parts:
         """Whether layers pass values to one another, or copied modules read the context of a call."""
         return any(exchanges(root) for root in (self.embedding, *self.blocks, self.head))
 
+    @property
+    def embeds_by_table(self) -> bool:
+        """Whether the embedding is a table alone, which needs no class."""
+        return "table alone" in self.embedding.calls and TABLE not in self.head.calls["logits"]
+
+    def use(self, words: str) -> bool:
+        """Return whether the text of a component has these words."""
+        roots = (self.embedding, *self.blocks, self.head)
+        return any(words in part.text for root in roots for part in walk(root))
+
 
 def exchanges(written: Written) -> bool:
     """Return whether a component passes values to others through the cache of a layer, or has caches of its parts there."""
@@ -136,18 +124,19 @@ def write_source(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int
         NotWrittenError: a component cannot be written out; gives the reason.
     """
     refuse_other_fields(spec)
-    parts = written_parts(spec, vocab_size)
+    parts = written_parts(spec, vocab_size, together=True)
     require_own_states(parts.blocks, parts.sources)
     fixed = fixed_sizes(spec, vocab_size)
     roots = [
         *parts.linears,
-        parts.embedding,
+        *([] if parts.embeds_by_table else [parts.embedding]),
         *parts.shared.values(),
         *parts.blocks,
         *([] if parts.final_norm is None else [parts.final_norm]),
         parts.head,
     ]
-    groups = Groups(fixed, *roots)
+    cache = "LayerCache" if parts.exchanges else "dict[str, Tensor]"
+    groups = Groups(fixed, *roots, cache=cache)
     model = _model(parts, groups)
     sections: dict[str, list[str]] = {section: [] for section in get_args(Section)}
     for section, source in groups.sources():
@@ -159,8 +148,6 @@ def write_source(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int
         for section in in_reading_order(sections)
         if sections[section]
     )
-    if parts.exchanges:
-        body = body.replace("cache: dict[str, Tensor]", "cache: LayerCache")
     header = fill(
         HEADER,
         name=printable(name),
@@ -204,7 +191,12 @@ def _tuple(names: Sequence[str]) -> str:
     return texts[0] if len(texts) == 1 else f"({', '.join(texts)})" if texts else ""
 
 
-def written_parts(spec: ModelSpec, vocab_size: int) -> Parts:
+def written_parts(spec: ModelSpec, vocab_size: int, *, together: bool = False) -> Parts:
+    """Return how the parts of a model are written out.
+
+    Args:
+        together: whether layers whose settings decide between lines of a template are one class, with branches.
+    """
     layers = [layer.parts(index) for index, layer in enumerate(spec.layer_specs())]
     build = spec.context(vocab_size)
     context = WritingContext(
@@ -220,6 +212,7 @@ def written_parts(spec: ModelSpec, vocab_size: int) -> Parts:
             if _attends(layer.block)
             for each in _attending(parts, build)
         ],
+        blocks=[layer.block for layer in spec.layer_specs()],
         bundle=bundle,
     )
     blocks = [
@@ -238,6 +231,11 @@ def written_parts(spec: ModelSpec, vocab_size: int) -> Parts:
             hint="Choose components of one of the two sorts.",
         )
     linears = [each for each in linears if each.text]
+    norms = [] if final is None else [final]
+    roots = (joined if together else separate)([embedding, head, *norms, *linears, *blocks])
+    embedding, head, *others = roots
+    final, others = (others[0], others[1:]) if norms else (None, others)
+    linears, blocks = others[: len(linears)], others[len(linears) :]
     return Parts(embedding, linears, blocks, final, head, kv_sources(context.layers), referenced)
 
 
@@ -277,11 +275,11 @@ def _model(parts: Parts, groups: Groups) -> str:
     logits = parts.head.call("logits", x="self.final_norm(x_BTE)" if final_norm else "x_BTE")
     name, module = next(iter(parts.shared.items()), ("", None))
     logits = logits.replace(TABLE, parts.embedding.calls.get("table", TABLE))
-    embed = parts.embedding.call("embed")
+    embedding, embed = _embedding(parts, groups)
     text = fill(
         MODEL,
         final_words="final norm, head" if final_norm else "head",
-        embedding=groups.constructor(parts.embedding),
+        embedding=embedding,
         blocks="\n        ".join(construct_blocks([groups.constructor(block) for block in parts.blocks])),
         final_norm=final_norm,
         head=groups.constructor(parts.head),
@@ -291,12 +289,23 @@ def _model(parts: Parts, groups: Groups) -> str:
         embed=embed,
         logits=logits,
         context=parts.exchanges,
+        ids=parts.use('cache.shared["ids"]'),
+        passes=parts.use('cache["chosen"]'),
+        passes_always=any('cache["chosen"]' in part.text for part in walk(parts.blocks[0])),
         embedding_cache="cache.embedding" in embed,
         references="\n        ".join(reference_statements(parts.referenced)),
     )
     text = f"{fill(REFER)}\n\n{text}" if parts.referenced else text
-    text = f"{layer_cache()}\n\n{text}" if parts.exchanges else text
+    text = f"{layer_cache(parts.use('.part('))}\n\n{text}" if parts.exchanges else text
     return "\n".join(line for long in typed(text.splitlines()) for line in wrapped(long)) + "\n"
+
+
+def _embedding(parts: Parts, groups: Groups) -> tuple[str, str]:
+    """Return the expressions that construct the embedding and that call it."""
+    if not parts.embeds_by_table:
+        return groups.constructor(parts.embedding), parts.embedding.call("embed")
+    table = 'nn.ModuleDict({"table": nn.Embedding(VOCAB_SIZE, D_MODEL)})'
+    return table, 'self.embedding["table"](ids_BT)'
 
 
 def _recompute(roots: Iterable[Written]) -> set[str]:
@@ -306,40 +315,3 @@ def _recompute(roots: Iterable[Written]) -> set[str]:
         result |= {root.calls["recompute"]} if "recompute" in root.calls else set()
         result |= _recompute(root.parts.values())
     return result
-
-
-def settings_source(fixed: dict[str, int], constants: Sequence[Constant]) -> str:
-    comments = {
-        "VOCAB_SIZE": "number of token ids",
-        "CONTEXT_LENGTH": "longest text, in tokens",
-        "D_MODEL": "features of a token (the width of the model)",
-        "N_LAYERS": "number of blocks",
-    }
-    ordered = sorted(constants, key=lambda constant: _ORDER.index(constant.section))
-    rows = [(name, value, comments[name]) for name, value in fixed.items()]
-    rows += [(constant.name, constant.value, constant.comment) for constant in ordered]
-    return "".join(_constant(f"{name} = {number(value)}", comment) for name, value, comment in rows)
-
-
-def _constant(code: str, comment: str) -> str:
-    """Return a constant with its comment beside it, or above it where a line is too short for both."""
-    line = f"{code}  # {comment}" if comment else code
-    if len(line) <= LINE:
-        return f"{line}\n"
-    above = textwrap.wrap(comment, LINE, initial_indent="# ", subsequent_indent="# ")
-    return "\n".join([*above, *wrapped(code)]) + "\n"
-
-
-def printable(text: str) -> str:
-    """Return a text without what would end a docstring or a comment."""
-    return shortened(re.sub(r"[^\w .,+()-]", "-", text), 40)
-
-
-def shapes(body: str) -> str:
-    """Describe the letters of the shapes that are in the file."""
-    used = {letter for suffix in re.findall(r"\b[a-z]\w*_([A-Z0-9]{1,5})\b", body) for letter in suffix}
-    letters = _LETTERS if "N_EXPERTS" in body else {**_LETTERS, "X": "X features of all heads", "N": "N features of a state"}
-    words = [words for letter, words in letters.items() if letter in used]
-    if re.search(r"_BT?HKV?\b", body):
-        words.append("in recurrences K features of a key, V of a value")
-    return textwrap.fill(", ".join(words) + ".", LINE)

@@ -116,11 +116,13 @@ class WritingContext(BuildContext):
 
     Attributes:
         layers: the parts of all layers with attention, so that a component can be written in one form for all of them.
+        blocks: the blocks of all layers, for the same.
         width: d_model of the model, which experts of a mixture may not have.
         bundle: returns a component without a template as a copy of its own module, for the arguments of `written`.
     """
 
     layers: Sequence[LayerParts] = ()
+    blocks: Sequence[Component] = ()
     width: int = 0
     bundle: Callable[[Component, WritingContext, Mapping[str, Any]], Written] | None = field(
         default=None, repr=False, compare=False
@@ -204,7 +206,9 @@ def linear(context: WritingContext, d_in: str, d_out: str, *, bias: bool) -> str
 def fill(template: str, **values: Any) -> str:
     """Return a template without the lines whose condition does not hold, and with placeholders of the values replaced.
 
-    A condition is a line of its own: ``#if bias``, ``#if not bias``, ``#elif …``, ``#else``, ``#end``; conditions nest.
+    A condition is a line of its own: ``#if bias``, ``#if not bias``, ``#elif …``, ``#else``, ``#end``; conditions nest. One
+    on a setting, ``#if $REUSES_KV``, remains, with its ``#else`` and ``#end``: `gptkit.ejection` decides it by the values of
+    all uses of the template. It is a branch of the source where these differ, so both cases are whole statements.
 
     Args:
         values: the truth of the conditions; values other than truth values also replace the placeholder of their name.
@@ -218,25 +222,30 @@ def fill(template: str, **values: Any) -> str:
 
 
 def _kept(lines: Sequence[str], values: Mapping[str, Any]) -> Iterator[str]:
-    # One entry per open condition: whether its lines are kept, and whether one of its branches was.
-    open_: list[tuple[bool, bool]] = []
+    # One entry per open condition: whether its lines are kept, whether one of its branches was, and whether it remains.
+    open_: list[tuple[bool, bool, bool]] = []
     for line in lines:
         match = _DIRECTIVE.match(line)
         if match is None:
-            if all(kept for kept, _ in open_):
+            if all(kept for kept, *_ in open_):
                 yield line
             continue
         word, condition = match.groups()
         if word == "if":
-            holds = _holds(condition, values)
-            open_.append((holds, holds))
-            continue
-        if not open_:
+            remains = condition.removeprefix("not ").startswith("$")
+            holds = remains or _holds(condition, values)
+            open_.append((holds, holds, remains))
+        elif not open_:
             raise ValueError(f"#{word} without #if in a template")
-        _, any_kept = open_.pop()
-        if word != "end":
-            holds = not any_kept and (word == "else" or _holds(condition, values))
-            open_.append((holds, any_kept or holds))
+        else:
+            _, any_kept, remains = open_.pop()
+            if remains and word == "elif":
+                raise ValueError("#elif after a condition on a setting in a template")
+            if word != "end":
+                holds = remains or (not any_kept and (word == "else" or _holds(condition, values)))
+                open_.append((holds, any_kept or holds, remains))
+        if remains and all(kept for kept, *_ in open_):
+            yield line
     if open_:
         raise ValueError("#if without #end in a template")
 

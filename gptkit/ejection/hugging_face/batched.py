@@ -32,6 +32,7 @@ _REPLACED: tuple[tuple[str, str], ...] = (
     (r"(\b\w*_T\)?)\[:, None\]", r"\1[..., None]"),
     (r" *keys_S = torch\.arange\(n_keys, device=positions_T\.device\)\n", ""),
     (r"\bk_BHSD\.shape\[2\]", f"cache.{_KEYS}"),
+    (r"\bmask_TS\[None, None\]", "mask_TS"),
     (r"\bn_keys: int\b", f"{_KEYS}: Tensor"),
     (r"\b(n_keys|keys_S)\b", _KEYS),
     (r"\b(positions|steps)_T\b", r"\1_B1T"),
@@ -60,6 +61,7 @@ _REPLACED: tuple[tuple[str, str], ...] = (
     (r"\$append_to\(cache, \"index_keys\", (\w+)\)", r"cache.append_more(\1)"),
     (r'cache\["keys"\], cache\["values"\]', "cache.source.appended"),
     (r'cache\["layer_input"\]', "cache.layer_input"),
+    (r'cache\["chosen"\]', 'cache.shared["chosen"]'),
     # Terms and factors in fp32 do not change the element type of a model.
     (r"(weights_BHTS = .+\.softmax\(dim=-1\)(?:\[\.\.\., :-1\])?)\n", r"\1.to(v_BHSD.dtype)\n"),
     (r"( q_\w+ = )(.+ \* \$\w*temperature\(.+\))\n", r"\1(\2).to(x_BTE.dtype)\n"),

@@ -19,7 +19,7 @@ _REUSED = 'cache["keys"], cache["values"]'
 """What a template reads that attends to the keys and values of an earlier layer."""
 
 _KEYS, _STATES = ("keys", "values", "latents"), ("state", "inputs")
-_PASSED = ("layer_input",)
+_PASSED = ("layer_input", "chosen")
 """Names under which the model passes values to a layer, which are not kept."""
 _USE = re.compile(r'\bcache(?:\.get\(|\[)"(\w+)"|\$?\bappend_to\(cache, "(\w+)"|(?:\bself\.|\$)(\w+)\(')
 _STATE_OF_COPY = ".state(self"
@@ -108,7 +108,7 @@ def _names(part: Written) -> Iterator[str]:
         yield "keys"
     for match in _USE.finditer(part.text.replace(_REUSED, "")):
         if name := match[1] or match[2]:
-            yield name
+            yield from () if name in _PASSED else (name,)
         elif match[3] in part.parts:
             yield from _names(part.parts[match[3]])
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from gptkit.ejection.groups import Groups, number
+from gptkit.ejection.heading import printable, settings_source, shapes
 from gptkit.ejection.hugging_face.batched import embedded
 from gptkit.ejection.hugging_face.contract import Contract, contract_of
 from gptkit.ejection.hugging_face.head import Head, head_of
@@ -27,10 +28,7 @@ from gptkit.ejection.writing import (
     exchanges,
     fixed_sizes,
     in_reading_order,
-    printable,
     refuse_other_fields,
-    settings_source,
-    shapes,
     written_parts,
 )
 from gptkit.kinds.written import NotWrittenError, Section, Written, fill

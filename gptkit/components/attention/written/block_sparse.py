@@ -17,7 +17,7 @@ __all__ = ["block_sparse"]
 
 _INDEXER = '''
 class $class_name(nn.Module):
-    """Indexer: for each query, the blocks of keys with the highest q · k of one of their keys, and the last ones."""
+    """Indexer: for each query, the blocks of keys with the highest q · k, and the last blocks."""
 
     def __init__(self$parameters) -> None:
         super().__init__()
@@ -33,9 +33,11 @@ class $class_name(nn.Module):
         q_BTHD = self.query(x_BTE).unflatten(-1, ($INDEX_HEADS, -1))
         q_BHTD = self.query_norm(q_BTHD).transpose(1, 2)
         k_B1TD = self.key_norm(self.key(x_BTE))[:, None]
-        #if rotated
-        sizes = [$D_HEAD, $D_INDEX - $D_HEAD]
-        (q_BHTR, q_BHTN), (k_B1TR, k_B1TN) = (torch.split(x, sizes, dim=-1) for x in (q_BHTD, k_B1TD))
+        #if rotated_whole
+        q_BHTD, k_B1TD = $rotated_query, $rotated_key
+        #elif rotated
+        q_BHTR, q_BHTN = q_BHTD.split(($D_HEAD, $D_INDEX - $D_HEAD), dim=-1)  # with position, without
+        k_B1TR, k_B1TN = k_B1TD.split(($D_HEAD, $D_INDEX - $D_HEAD), dim=-1)
         q_BHTD = torch.cat(($rotated_query, q_BHTN), dim=-1)
         k_B1TD = torch.cat(($rotated_key, k_B1TN), dim=-1)
         #end
@@ -59,25 +61,13 @@ class $class_name(nn.Module):
         return chosen_BHTN.gather(-1, blocks_BHTS) & mask_TS
 '''
 
-_CHOSEN = """
-        chosen_BHTS = self.indexer(x_BTE, positions_T, cache, mask_TS)
-        mask_BHTS = chosen_BHTS.repeat_interleave($N_HEADS // $INDEX_HEADS, dim=1)
-"""
-
 _FIELDS = ("block_size", "top_blocks", "local_blocks", "index_heads", "d_index", "index_norm", "index_loss")
 
 
 def block_sparse(spec: BlockSparseSpec, context: WritingContext) -> Written:
     """Return the attention as a class, and its indexer. The loss of the indexer, for training only, is not written."""
-    attention = headed(spec, context, grouped=True)
-    before, mask, after = attention.text.partition("        mask_TS = ")
-    line, _, rest = after.partition("\n")
-    before = before.replace("        self.output = ", "        self.indexer = $indexer\n        self.output = ", 1)
-    text = before + mask + line + "\n" + fill(_CHOSEN) + rest.replace("mask_TS", "mask_BHTS")
-    indexer = _indexer(spec, context)
-    settings = {**attention.settings, "INDEX_HEADS": indexer.settings["INDEX_HEADS"]}
-    parts = {**attention.parts, "indexer": indexer}
-    return replace(attention, text=text, settings=settings, parts=parts, fields=(*attention.fields, *_FIELDS))
+    attention = headed(spec, context, grouped=True, indexer=_indexer(spec, context))
+    return replace(attention, fields=(*attention.fields, *_FIELDS))
 
 
 def _indexer(spec: BlockSparseSpec, context: WritingContext) -> Written:
@@ -94,6 +84,7 @@ def _indexer(spec: BlockSparseSpec, context: WritingContext) -> Written:
         settings["LOCAL_BLOCKS"] = Setting(spec.local_blocks, "last blocks that a query always attends to")
     parts = {"append_to": append_to, "index_norm": written(spec.index_norm, context, dim=Name("$D_INDEX"))}
     calls = {"query": "", "key": ""}
+    whole = spec.d_index == spec.head_shape().d_head
     if "rotate" in position.uses:
         heads = HeadShape(spec.index_heads, 1, spec.head_shape().d_head)
         rotation = written(position, context, heads=heads)
@@ -103,7 +94,8 @@ def _indexer(spec: BlockSparseSpec, context: WritingContext) -> Written:
                 hint="Choose position rotary or none.",
             )
         parts |= position_parts(rotation)
-        for purpose, name in {"query": "q_BHTR", "key": "k_B1TR"}.items():  # a position may change queries only
+        names = {"query": "q_BHTD", "key": "k_B1TD"} if whole else {"query": "q_BHTR", "key": "k_B1TR"}
+        for purpose, name in names.items():  # a position may change queries only
             calls[purpose] = rotation.call(purpose, x=name) if purpose in rotation.calls else name
     else:
         settings.pop("D_HEAD")
@@ -112,6 +104,7 @@ def _indexer(spec: BlockSparseSpec, context: WritingContext) -> Written:
         query=linear(context, "D_MODEL", "$INDEX_HEADS * $D_INDEX", bias=False),
         key=linear(context, "D_MODEL", "$D_INDEX", bias=False),
         rotated="rotate" in position.uses,
+        rotated_whole="rotate" in position.uses and whole,
         local=bool(spec.local_blocks),
         rotated_query=calls["query"],
         rotated_key=calls["key"],

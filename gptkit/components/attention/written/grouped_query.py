@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gptkit.components.attention.written.each_head import each_head
+from gptkit.components.attention.written.headed_text import END, OWN, OWN_END, POSITION, REUSED, REUSED_END, START
 from gptkit.components.attention.written.parts import (
+    any_indexer,
     append_to,
     attend,
     causal_mask,
@@ -19,161 +21,6 @@ if TYPE_CHECKING:
     from gptkit.components.attention.grouped_query import HeadedSpec
 
 __all__ = ["headed"]
-
-_START = '''
-class $class_name(nn.Module):
-    """$description
-
-    $formula
-    """
-
-    def __init__(self$parameters) -> None:
-        super().__init__()
-        #if value_gate
-        self.sizes = [$N_HEADS * $D_HEAD, $N_HEADS * $D_VALUE]
-        #elif own_values
-        self.sizes = [$N_HEADS * $D_HEAD, $key_heads * $D_HEAD, $key_heads * $D_VALUE]
-        #if gate
-        self.sizes.append($N_HEADS * $D_VALUE)
-        #end
-        #end
-        self.$packed_name = $packed
-        self.output = $projection
-        #if head_gate
-        self.head_gate = $head_gate
-        #end
-        #if norms
-        self.q_norm = $q_norm
-        #if not reused
-        self.k_norm = $k_norm
-        #end
-        #end
-        #if v_norm
-        self.v_norm = $v_norm
-        #end
-        #if position
-        self.position = $position
-        #end
-        #if sinks
-        self.sinks = nn.Parameter(torch.zeros($N_HEADS))  # a logit that takes a share of attention
-        #end
-
-    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
-        """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
-        #if value_gate
-        q_BTX, gate_BTX = self.query(x_BTE).split(self.sizes, dim=-1)
-        q_BTHD = q_BTX.unflatten(-1, (-1, $D_HEAD))
-        gate_BTHD = gate_BTX.unflatten(-1, (-1, $D_VALUE))
-        #elif reused
-        q_BTHD = self.query(x_BTE).unflatten(-1, (-1, $D_HEAD))
-        #if gate
-        q_BTHD, gate_BTHD = q_BTHD.chunk(2, dim=2)
-        #end
-        #elif tied
-        qk_BTHD = self.qk(x_BTE).unflatten(-1, (-1, $D_HEAD))
-        #if gate
-        q_BTHD, k_BTHD, gate_BTHD = qk_BTHD.split(($N_HEADS, $key_heads, $N_HEADS), dim=2)
-        #else
-        q_BTHD, k_BTHD = qk_BTHD.split(($N_HEADS, $key_heads), dim=2)
-        #end
-        v_BTHD = k_BTHD  # one projection for both
-        #else
-        #if d_value
-        $value_names = self.qkv(x_BTE).split(self.sizes, dim=-1)
-        q_BTHD, k_BTHD = (x.unflatten(-1, (-1, $D_HEAD)) for x in (q_BTX, k_BTX))
-        v_BTHD = v_BTX.unflatten(-1, (-1, $D_VALUE))
-        #else
-        qkv_BTHD = self.qkv(x_BTE).unflatten(-1, (-1, $D_HEAD))
-        #end
-        #if d_value
-        #if gate
-        gate_BTHD = gate_BTX.unflatten(-1, (-1, $D_VALUE))
-        #end
-        #elif grouped_gate
-        heads = ($N_HEADS, $N_KV_HEADS, $N_KV_HEADS, $N_HEADS)
-        q_BTHD, k_BTHD, v_BTHD, gate_BTHD = qkv_BTHD.split(heads, dim=2)
-        #elif gate
-        q_BTHD, k_BTHD, v_BTHD, gate_BTHD = qkv_BTHD.chunk(4, dim=2)
-        #elif grouped
-        q_BTHD, k_BTHD, v_BTHD = qkv_BTHD.split(($N_HEADS, $N_KV_HEADS, $N_KV_HEADS), dim=2)
-        #else
-        q_BTHD, k_BTHD, v_BTHD = qkv_BTHD.chunk(3, dim=2)
-        #end
-        #end
-        #if clip_first
-        #if reused
-        q_BTHD = q_BTHD.clamp(-$CLIP, $CLIP)
-        #else
-        q_BTHD, k_BTHD, v_BTHD = (x.clamp(-$CLIP, $CLIP) for x in (q_BTHD, k_BTHD, v_BTHD))
-        #end
-        #end
-        #if norms_full
-        q_BTHD = self.q_norm(q_BTHD.flatten(2)).view_as(q_BTHD)  # over all heads of a token
-        #if not reused
-        k_BTHD = self.k_norm(k_BTHD.flatten(2)).view_as(k_BTHD)
-        #end
-        #elif norms_before
-        #if reused
-        q_BTHD = self.q_norm(q_BTHD)
-        #else
-        q_BTHD, k_BTHD = self.q_norm(q_BTHD), self.k_norm(k_BTHD)
-        #end
-        #end
-        #if v_norm
-        v_BTHD = self.v_norm(v_BTHD)
-        #end
-        #if clip_last
-        #if reused
-        q_BTHD = q_BTHD.clamp(-$CLIP, $CLIP)
-        #else
-        q_BTHD, k_BTHD, v_BTHD = (x.clamp(-$CLIP, $CLIP) for x in (q_BTHD, k_BTHD, v_BTHD))
-        #end
-        #end
-        #if reused
-        q_BHTD = q_BTHD.transpose(1, 2)
-        #else
-        q_BHTD, k_BHTD, v_BHTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
-        #if value_scale
-        v_BHTD = v_BHTD * $VALUE_SCALE
-        #end
-        #end
-'''
-
-_POSITION = """
-        #if both
-        q_BHTD, k_BHTD = $both
-        #end
-        #if query
-        q_BHTD = $query
-        #end
-        #if key
-        k_BHTD = $key
-        #end
-"""
-
-_REST = """
-        #if reused
-        #if norms_after
-        q_BHTD = self.q_norm(q_BHTD)
-        #end
-        # An earlier layer appended to these.
-        k_BHSD, v_BHSD = cache["keys"], cache["values"]
-        #else
-        #if norms_after
-        q_BHTD, k_BHTD = self.q_norm(q_BHTD), self.k_norm(k_BHTD)
-        #end
-        k_BHSD, v_BHSD = append_to(cache, "keys", k_BHTD), append_to(cache, "values", v_BHTD)
-        #end
-        mask_TS = $mask
-"""
-
-_END = """
-        #if gate
-        return self.output((y_BHTD.transpose(1, 2) * gate_BTHD.sigmoid()).flatten(2))
-        #else
-        return self.output(y_BHTD.transpose(1, 2).flatten(2))
-        #end
-"""
 
 HEADED_FIELDS = (
     "n_heads",
@@ -202,8 +49,13 @@ HEADED_FIELDS = (
 """Fields of `HeadedSpec` that the template writes."""
 
 
-def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Written:
-    """Return the attention as a class."""
+def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer: Written | None = None) -> Written:
+    """Return the attention as a class.
+
+    Args:
+        grouped: whether query heads share heads of keys and values.
+        indexer: the class that chooses the keys of a query; None if queries attend to all that the mask allows.
+    """
     pattern = spec.mask_pattern()
     if type(pattern).__name__ not in ("NoneType", "Chunks"):
         raise NotWrittenError(f"attention {spec.name!r} cannot be written out: its mask pattern is {pattern}")
@@ -227,71 +79,76 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
         if value is not None:
             settings[name] = Setting(value, comment)
     reused = spec.kv_source(context.parts.index, context.layers) is not None
-    tied = spec.tie_kv and not reused
-    parts = {"causal_mask": mask} | ({} if reused else {"append_to": append_to})
+    settings["REUSES_KV"] = Setting(reused, "whether keys and values are those of an earlier layer")
+    settings["TIES_KV"] = Setting(spec.tie_kv, "whether keys are the values too")
+    parts = {"causal_mask": mask, "append_to": append_to}
+    # Layers without an indexer are written as those with one, so that one class serves both.
+    indexed = any_indexer(spec, context)
+    settings["SPARSE"] = Setting(indexer is not None, "whether an indexer chooses the keys of a query")
+    if indexer is not None:
+        parts["indexer"] = indexer
+        settings["INDEX_HEADS"] = indexer.settings["INDEX_HEADS"]
     full, after = spec.qk_norm_width == "full", spec.qk_norm_order == "after"
+    key_heads = "$N_KV_HEADS" if grouped else "$N_HEADS"
     if spec.qk_norm is not None:
-        q_dim = Name("$N_HEADS * $D_HEAD" if full else "$D_HEAD")
-        k_dim = Name(("$N_KV_HEADS" if grouped else "$N_HEADS") + " * $D_HEAD") if full else q_dim
+        q_dim, k_dim = (Name(f"{heads} * $D_HEAD" if full else "$D_HEAD") for heads in ("$N_HEADS", key_heads))
         parts["q_norm"] = written(spec.qk_norm, context, dim=q_dim)
         parts["k_norm"] = written(spec.qk_norm, context, dim=k_dim)
         if spec.qk_norm_width == "each-head":
             norm = written(spec.qk_norm, context, dim=Name("$NORM_DIM"))
             parts["q_norm"] = each_head(norm, "$N_HEADS")
-            parts["k_norm"] = each_head(norm, "$N_KV_HEADS" if grouped else "$N_HEADS")
-        if reused:
-            del parts["k_norm"]
-    if spec.v_norm is not None and not reused:
+            parts["k_norm"] = each_head(norm, key_heads)
+    if spec.v_norm is not None:
         parts["v_norm"] = written(spec.v_norm, context, dim=Name("$D_HEAD" if spec.d_value is None else "$D_VALUE"))
-    key_heads = "$N_KV_HEADS" if grouped else "$N_HEADS"
     n_packed = "3 * $N_HEADS" if not grouped else f"($N_HEADS + 2 * {key_heads})"
     if spec.output_gate:
         n_packed = f"2 * ($N_HEADS + {key_heads})" if grouped else "4 * $N_HEADS"
     d_value = "$D_HEAD" if spec.d_value is None else "$D_VALUE"
     n_queries = "2 * $N_HEADS" if spec.output_gate else "$N_HEADS"
-    if reused or tied:
-        n_packed = n_queries if reused else f"({n_queries} + {key_heads})"
-    own_values = spec.d_value is not None and not reused
-    value_gate = spec.d_value is not None and reused and spec.output_gate
-    packed = "sum(self.sizes)" if own_values or value_gate else f"{n_packed} * $D_HEAD"
+    value_gate = spec.d_value is not None and spec.output_gate
+    packed = {
+        "packed_q": "sum(self.sizes)" if value_gate else f"{n_queries} * $D_HEAD",
+        "packed_qk": f"({n_queries} + {key_heads}) * $D_HEAD",
+        "packed_qkv": f"{n_packed} * $D_HEAD" if spec.d_value is None else "sum(self.sizes)",
+    }
     flags = {
+        "reuses": any(layer.attention.kv_source(layer.index, context.layers) is not None for layer in context.layers),
         "d_value": spec.d_value is not None,
-        "own_values": own_values,
         "value_gate": value_gate,
         "value_scale": spec.value_scale != 1,
         "norms": spec.qk_norm is not None,
+        "own_norms": spec.qk_norm is not None or spec.v_norm is not None,
         "norms_full": spec.qk_norm is not None and full,
         "norms_before": spec.qk_norm is not None and not after,
         "norms_after": spec.qk_norm is not None and after,
         "clip_first": spec.clip_qkv is not None and spec.clip_order == "before",
         "clip_last": spec.clip_qkv is not None and spec.clip_order == "after",
         "sinks": spec.sinks,
+        "indexed": indexed,
         "gate": spec.output_gate,
         "grouped": grouped,
         "grouped_gate": grouped and spec.output_gate,
         "position": position is not None and not position.is_function,
-        "reused": reused,
-        "tied": tied,
-        "v_norm": "v_norm" in parts,
+        "v_norm": spec.v_norm is not None,
     }
-    text = fill(
-        _START,
-        description="Grouped-query attention: several query heads share a key/value head."
+    values = {
+        "description": "Grouped-query attention: several query heads share a key/value head."
         if grouped
         else "Causal multi-head attention.",
-        formula="y = W_o [softmax(q kᵀ · scale + mask) v of each head], "
-        + ("q = W_q x, with k and v of an earlier layer." if reused else "with q, k, v = W_qkv x."),
-        packed_name="query" if reused else "qk" if tied else "qkv",
-        packed=linear(context, "D_MODEL", packed, bias=spec.qkv_bias),
-        key_heads=key_heads,
-        value_names="q_BTX, k_BTX, v_BTX" + (", gate_BTX" if spec.output_gate else ""),
-        projection=linear(context, f"$N_HEADS * {d_value}", "D_MODEL", bias=spec.output_bias),
-        head_gate="" if spec.head_gate is None else linear(context, "D_MODEL", "$N_HEADS", bias=False),
-        **flags,
-    )
-    text += _positioned(position, sometimes, parts, settings, context, reused=reused)
-    text += fill(_REST, mask=mask_call, norms_after=flags["norms_after"], reused=reused)
-    text += attend(
+        **{name: linear(context, "D_MODEL", width, bias=spec.qkv_bias) for name, width in packed.items()},
+        "key_heads": key_heads,
+        "value_names": "q_BTX, k_BTX, v_BTX" + (", gate_BTX" if spec.output_gate else ""),
+        "projection": linear(context, f"$N_HEADS * {d_value}", "D_MODEL", bias=spec.output_bias),
+        "head_gate": "" if spec.head_gate is None else linear(context, "D_MODEL", "$N_HEADS", bias=False),
+        "mask": mask_call,
+    }
+    # The branch of layers with the keys and values of an earlier one, and that of the others.
+    template = START
+    for reuses, start, end in ((True, REUSED, REUSED_END), (False, OWN, OWN_END)):
+        template += start.lstrip("\n") + _positioned(position, sometimes, parts, settings, context, reused=reuses)
+        template += end.lstrip("\n")
+    text = fill(template, **flags, **values)
+    attended = attend(
         position,
         scale="$ATTENTION_SCALE" if spec.scale is not None else "",
         repeats=grouped,
@@ -299,7 +156,8 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool) -> Writt
         softcap=spec.softcap is not None,
         sinks=spec.sinks,
     )
-    text += head_gate(spec.head_gate) + fill(_END, gate=spec.output_gate)
+    text += attended.replace("mask_TS", "mask_BHTS") if indexed else attended
+    text += head_gate(spec.head_gate) + fill(END, gate=spec.output_gate)
     variant = position.variant or position.name.title() if position is not None else "Plain"
     variant = f"reusing {variant}" if reused else variant
     fields = [*HEADED_FIELDS, *(["n_kv_heads"] if grouped else [])]
@@ -321,7 +179,7 @@ def _positioned(
     parts |= position_parts(position)
     names = {"query": {"x": "q_BHTD"}, "key": {"x": "k_BHTD"}, "both": {"q": "q_BHTD", "k": "k_BHTD"}}
     lines = fill(
-        _POSITION,
+        POSITION,
         **{
             purpose: position.call(purpose, **given)
             if purpose in position.calls and not (reused and purpose == "key")
@@ -330,7 +188,7 @@ def _positioned(
         },
     )
     lines = "" if lines == "\n" else lines
-    if not sometimes:
+    if not sometimes or (reused and not lines):
         return lines
     if not lines:
         raise NotWrittenError(

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from gptkit.components.attention.written.parts import (
+    any_indexer,
     append_to,
     attend,
     causal_mask,
@@ -23,18 +24,16 @@ __all__ = ["latent"]
 
 _CLASS = '''
 class $class_name(nn.Module):
-    #if indexer
-    """Multi-head latent attention to the keys that an indexer gives the highest scores.
-
-    Keys and values of all heads come from one small vector. Only this vector, a rotated key, which
-    the heads share, and the key of the indexer are kept in the cache.
-    """
-    #else
     """Multi-head latent attention: keys and values of all heads come from one small vector.
 
     Only this vector and a rotated key, which the heads share, are kept in the cache.
-    """
+    #if indexed
+    An indexer, which keeps keys of its own, chooses the keys that a query attends to.
+    #if follows
+    Layers without an indexer attend to the keys that the last one chose.
     #end
+    #end
+    """
 
     def __init__(self$parameters) -> None:
         super().__init__()
@@ -59,8 +58,10 @@ class $class_name(nn.Module):
         #if head_gate
         self.head_gate = $head_gate
         #end
-        #if indexer
+        #if indexed
+        #if $SPARSE
         self.indexer = $indexer
+        #end
         #end
         #if position
         self.position = $position
@@ -68,16 +69,11 @@ class $class_name(nn.Module):
 
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
-        #if indexer_rank
+        #if q_rank
         q_BTC = $q_latent
-        q_BTX = self.q_up(q_BTC)
-        #elif q_rank
-        q_BTX = self.q_up($q_latent)
-        #else
-        q_BTX = self.q_up(x_BTE)
         #end
-        q_BHTD = q_BTX.reshape(*q_BTX.shape[:2], $N_HEADS, -1).transpose(1, 2)
-        q_BHTU, q_BHTR = torch.split(q_BHTD, [$D_NOPE, $D_SHARED], dim=-1)  # without position, with
+        q_BTHD = self.q_up($q_source).unflatten(-1, ($N_HEADS, -1))
+        q_BHTU, q_BHTR = q_BTHD.transpose(1, 2).split(($D_NOPE, $D_SHARED), dim=-1)
         #if unrotated
         q_BHTU = $unrotated
         #end
@@ -93,6 +89,9 @@ class $class_name(nn.Module):
         #else
         k_B1TR = k_BTR[:, None]  # one head
         #end
+        #if scale_latents
+        latent_BTC = self.kv_latent_norm(latent_BTC) * (D_MODEL / $KV_RANK) ** 0.5
+        #end
         latent_B1SC = append_to(cache, "latents", $kv_latent[:, None])
         k_B1SR = append_to(cache, "keys", k_B1TR)
         kv_BSHX = self.kv_up(latent_B1SC[:, 0]).unflatten(-1, ($N_HEADS, -1))
@@ -100,21 +99,24 @@ class $class_name(nn.Module):
         q_BHTD = torch.cat((q_BHTU, q_BHTR), dim=-1)
         k_BHSD = torch.cat((k_BHSU, k_B1SR.expand(-1, $N_HEADS, -1, -1)), dim=-1)
         mask_TS = $mask
-        #if indexer_rank
-        scores_B1TS = self.indexer(x_BTE, q_BTC, positions_T, cache).masked_fill(~mask_TS, -torch.inf)
-        #elif indexer
-        scores_B1TS = self.indexer(x_BTE, x_BTE, positions_T, cache).masked_fill(~mask_TS, -torch.inf)
-        #end
-        #if indexer
+        #if indexed
+        #if $SPARSE
+        scores_B1TS = self.indexer(x_BTE, $q_source, positions_T, cache)
+        scores_B1TS = scores_B1TS.masked_fill(~mask_TS, -torch.inf)
         # The keys with the highest scores; of equal ones, the first.
         order_B1TS = scores_B1TS.sort(dim=-1, descending=True, stable=True).indices[..., :$TOP_K]
-        chosen_B1TS = torch.zeros_like(scores_B1TS, dtype=torch.bool).scatter(-1, order_B1TS, True)
-        #if passed_on
-        cache.shared["chosen"] = chosen_B1TS  # for layers without an indexer
+        chosen_B1TS = torch.zeros_like(scores_B1TS).scatter(-1, order_B1TS, 1).bool()
+        #if follows
+        cache["chosen"] = chosen_B1TS  # for layers without an indexer
+        #end
+        #else
+        #if follows
+        chosen_B1TS = cache["chosen"]
+        #else
+        chosen_B1TS = torch.ones_like(mask_TS)  # all keys
+        #end
         #end
         mask_B1TS = mask_TS & chosen_B1TS
-        #elif previous
-        mask_B1TS = mask_TS & cache.shared["chosen"]  # by the last layer with an indexer
         #end
 '''
 
@@ -143,17 +145,15 @@ def latent(
     context: WritingContext,
     *,
     indexer: Written | None = None,
-    previous: bool = False,
-    passed_on: bool = False,
+    follows: bool = False,
     top_k: int | None = None,
     fields: Collection[str] = (),
 ) -> Written:
     """Return the attention as a class. Several and single tokens are computed in the same way, with expanded keys.
 
     Args:
-        indexer: the class that scores keys; None if queries attend to all that the mask allows.
-        previous: whether queries attend to the keys that the last layer with an indexer chose.
-        passed_on: whether later layers use the choice of this one.
+        indexer: the class that chooses the keys of a query; None in a layer without.
+        follows: whether layers without an indexer attend to the keys that the last one chose, instead of all.
         top_k: number of keys that a query attends to, with an indexer.
         fields: further fields of the spec that are written.
     """
@@ -192,26 +192,27 @@ def latent(
     if spec.q_rank is not None:
         settings["Q_RANK"] = Setting(spec.q_rank, "features of the vector that queries are computed from")
         parts["q_latent_norm"] = written(spec.norm, context, dim=Name("$Q_RANK"))
+    # Layers without an indexer are written as those with one, so that one class serves both.
+    indexed = any_indexer(spec, context)
+    settings["SPARSE"] = Setting(indexer is not None, "whether an indexer chooses the keys of a query")
     if indexer is not None:
         parts["indexer"] = indexer
         settings["TOP_K"] = Setting(top_k, "keys that a query attends to, those with the highest scores")
     parts["kv_latent_norm"] = written(spec.norm, context, dim=Name("$KV_RANK"))
     if spec.rotary_norm is not None:
         parts["rotary_norm"] = written(spec.rotary_norm, context, dim=Name("$D_SHARED"))
-    q_latent, kv_latent = "self.q_latent_norm(self.q_down(x_BTE))", "self.kv_latent_norm(latent_BTC)"
-    if spec.scale_latents:
-        q_latent, kv_latent = f"{q_latent} * (D_MODEL / $Q_RANK) ** 0.5", f"({kv_latent} * (D_MODEL / $KV_RANK) ** 0.5)"
+    q_latent = "self.q_latent_norm(self.q_down(x_BTE))"
     text = fill(
         _CLASS,
         q_rank=spec.q_rank is not None,
-        q_latent=q_latent,
-        kv_latent=kv_latent,
+        q_latent=f"{q_latent} * (D_MODEL / $Q_RANK) ** 0.5" if spec.scale_latents else q_latent,
+        q_source="x_BTE" if spec.q_rank is None else "q_BTC",
+        kv_latent="latent_BTC" if spec.scale_latents else "self.kv_latent_norm(latent_BTC)",
+        scale_latents=spec.scale_latents,
         rotary_norm=spec.rotary_norm is not None,
         position="position" in parts,
-        indexer=indexer is not None,
-        indexer_rank=indexer is not None and spec.q_rank is not None,
-        previous=previous,
-        passed_on=passed_on,
+        indexed=indexed,
+        follows=follows,
         q_down=linear(context, "D_MODEL", "$Q_RANK", bias=spec.bias),
         q_up=linear(context, "D_MODEL" if spec.q_rank is None else "$Q_RANK", d_query, bias=False),
         kv_down=linear(context, "D_MODEL", "$KV_RANK + $D_SHARED", bias=spec.bias),
@@ -223,9 +224,10 @@ def latent(
         **calls,
     )
     attended = attend(position, scale=scale, dropout=spec.dropout, sinks=spec.sinks)
-    text += attended.replace("mask_TS", "mask_B1TS") if indexer is not None or previous else attended
+    text += attended.replace("mask_TS", "mask_B1TS") if indexed else attended
     text += head_gate("sigmoid" if spec.head_gate else None)
-    gate = " * torch.sigmoid(self.gate(x_BTE))" if spec.output_gate else ""
-    text += f"        return self.output(y_BHTD.transpose(1, 2).flatten(2){gate})\n"
+    if spec.output_gate:
+        text += "        y_BTX = y_BHTD.transpose(1, 2).flatten(2) * torch.sigmoid(self.gate(x_BTE))\n"
+    text += f"        return self.output({'y_BTX' if spec.output_gate else 'y_BHTD.transpose(1, 2).flatten(2)'})\n"
     fields = (*_FIELDS, *fields)
     return Written("Attention", text, settings=settings, parts=parts, section="attention", variant=spec.name, fields=fields)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.position import HeadShape
 from gptkit.kinds.written import NotWrittenError, Setting, WritingContext, Written, fill, written
 
-__all__ = ["append_to", "attend", "causal_mask", "head_gate", "position_parts", "relative_position"]
+__all__ = ["any_indexer", "append_to", "attend", "causal_mask", "head_gate", "position_parts", "relative_position"]
 
 _APPEND = '''
 def $class_name(cache: dict[str, Tensor], name: str, new_BHTD: Tensor) -> Tensor:
@@ -103,15 +104,20 @@ def causal_mask(context: WritingContext, window: int | None, chunk: int | None) 
     )
     settings: dict[str, Setting] = {}
     call = "causal_mask(positions_T, k_BHSD.shape[2]"
-    # A layer without a window is written as the others of its kind, so that one class serves both.
-    alike = [attention for attention in attentions if type(attention) is type(context.parts.attention)]
-    if any(getattr(attention, "window", None) for attention in alike):
+    # A layer without a window is written as others, so that one class serves both; `window=None` is omitted.
+    if any_window:
         settings["WINDOW"] = Setting(window, "tokens that a token attends to, itself included")
         call += ", window=$WINDOW"
-    if any(getattr(attention, "chunk", None) for attention in alike):
+    if any_chunk:
         settings["CHUNK"] = Setting(chunk, "positions in a chunk of attention")
         call += ", chunk=$CHUNK"
     return Written("causal_mask", text, section="attention"), call + ")", settings
+
+
+def any_indexer(spec: AttentionSpec, context: WritingContext) -> bool:
+    """Return whether any layer with such an attention has an indexer, which chooses the keys of a query."""
+    families = [(type(each.attention), type(spec)) for each in context.layers if hasattr(each.attention, "index_heads")]
+    return any(issubclass(a, b) or issubclass(b, a) for a, b in families)
 
 
 def relative_position(context: WritingContext, heads: HeadShape, *, together: bool = False) -> tuple[Written | None, bool]:

@@ -30,8 +30,8 @@ class $class_name(nn.Module):
         q_BHTD = self.query(q_BTC).unflatten(-1, ($INDEX_HEADS, -1)).transpose(1, 2)
         k_B1TD = self.key_norm(self.key(x_BTE))[:, None]
         #if rotated
-        sizes = [$D_SHARED, $D_INDEX - $D_SHARED]
-        (q_BHTR, q_BHTU), (k_B1TR, k_B1TU) = (torch.split(x, sizes, dim=-1) for x in (q_BHTD, k_B1TD))
+        q_BHTR, q_BHTU = q_BHTD.split(($D_SHARED, $D_INDEX - $D_SHARED), dim=-1)
+        k_B1TR, k_B1TU = k_B1TD.split(($D_SHARED, $D_INDEX - $D_SHARED), dim=-1)
         q_BHTD = torch.cat(($rotated_query, q_BHTU), dim=-1)
         k_B1TD = torch.cat(($rotated_key, k_B1TU), dim=-1)
         #end
@@ -46,12 +46,11 @@ _FIELDS = ("top_k", "index_heads", "d_index", "index_layout", "index_eps", "inde
 
 def sparse_latent(spec: SparseLatentSpec, context: WritingContext) -> Written:
     """Return the attention as a class, and its indexer. The loss of the indexer, for training only, is not written."""
+    follows = any(getattr(layer.attention, "indexer", "own") == "previous" for layer in context.layers)
     if spec.indexer == "previous":
         _require_visible(spec, context)
-        return latent(spec, context, previous=True, fields=_FIELDS)
-    later = [getattr(layer.attention, "indexer", "own") for layer in context.layers]
-    indexer = _indexer(spec, context)
-    return latent(spec, context, indexer=indexer, passed_on="previous" in later, top_k=spec.top_k, fields=_FIELDS)
+    indexer = None if spec.indexer == "previous" else _indexer(spec, context)
+    return latent(spec, context, indexer=indexer, follows=follows, top_k=spec.top_k, fields=_FIELDS)
 
 
 def _require_visible(spec: SparseLatentSpec, context: WritingContext) -> None:

@@ -16,7 +16,7 @@ _BLOCK = '''
 class $class_name(nn.Module):
     """One layer that transforms the first of several streams, and corrects all (AltUp).
 
-    The first layer creates the streams, (B, T, N, E), and the last one merges them.
+    The first layer creates the streams, (B, T, E) to (B, T, N, E), and the last one merges them.
     """
 
     def __init__(self$parameters) -> None:
@@ -38,10 +38,7 @@ class $class_name(nn.Module):
             self.merge = nn.ModuleList($map for _ in range($STREAMS - 1))
 
     def forward(self, x_BTNE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
-        """Transform the tokens at these positions, (B, T, N, E) to (B, T, N, E).
-
-        The input of the first layer and the output of the last one are (B, T, E).
-        """
+        """Transform the tokens at these positions, (B, T, N, E) to (B, T, N, E)."""
         if $IS_FIRST:
             others = [$resized(expand(x_BTNE), x_BTNE) for expand in self.expand]
             x_BTNE = torch.stack([x_BTNE, *others], dim=2)
@@ -52,7 +49,8 @@ class $class_name(nn.Module):
         x_BTNE = x_BTNE + factors_BTN[..., None] * (y_BTE - x_BTNE[:, :, 0])[:, :, None]
         #if embedded
         #if correct_scale
-        added_BTE = self.embedding(x_BTNE[:, :, 0] * self.correct_scale, cache["layer_input"])
+        scaled_BTE = x_BTNE[:, :, 0] * self.correct_scale
+        added_BTE = self.embedding(scaled_BTE, cache["layer_input"])
         #else
         added_BTE = self.embedding(x_BTNE[:, :, 0], cache["layer_input"])
         #end
@@ -74,7 +72,8 @@ _RESIZED = '''
 def $class_name(y_BTE: Tensor, x_BTE: Tensor) -> Tensor:
     """Return y with the root mean square of x."""
     size_BT1 = x_BTE.square().mean(dim=-1, keepdim=True).sqrt()
-    return y_BTE * size_BT1 / y_BTE.square().mean(dim=-1, keepdim=True).clamp(min=1e-5).sqrt()
+    own_BT1 = y_BTE.square().mean(dim=-1, keepdim=True).clamp(min=1e-5).sqrt()  # not 0
+    return y_BTE * size_BT1 / own_BT1
 '''
 
 

@@ -54,7 +54,8 @@ _SANDWICH = """
         #if unnormed
         fed_BTE = self.feedforward_output_norm(self.feedforward(x_BTE))
         #else
-        fed_BTE = self.feedforward_output_norm(self.feedforward(self.feedforward_norm(x_BTE)))
+        fed_BTE = self.feedforward(self.feedforward_norm(x_BTE))
+        fed_BTE = self.feedforward_output_norm(fed_BTE)
         #end
         #if output_scale
         return ($added_fed) * self.output_scale

@@ -35,8 +35,9 @@ class $class_name(nn.Module):
         #if dropout
         mixed_BTE = F.dropout(mixed_BTE, $BLOCK_DROPOUT, self.training)
         #end
-        x_BTE = (x_BTE + mixed_BTE + laurel_BTE) * 0.5**0.5
-        fed_BTE = self.feedforward_output_norm(self.feedforward(self.feedforward_norm(x_BTE)))
+        x_BTE = (x_BTE + mixed_BTE + laurel_BTE) * 0.5**0.5  # keeps the variance
+        fed_BTE = self.feedforward(self.feedforward_norm(x_BTE))
+        fed_BTE = self.feedforward_output_norm(fed_BTE)
         #if dropout
         fed_BTE = F.dropout(fed_BTE, $BLOCK_DROPOUT, self.training)
         #end

@@ -42,7 +42,9 @@ class $class_name(nn.Module):
         #if project
         x_BTE = self.project(x_BTE)
         #end
-        #if scale
+        #if root
+        x_BTE = $EMBEDDING_SCALE * x_BTE  # as in the first Transformer
+        #elif scale
         x_BTE = $EMBEDDING_SCALE * x_BTE
         #end
         #if norm
@@ -81,13 +83,15 @@ def token(spec: TokenEmbeddingSpec, context: WritingContext) -> Written:
         settings["EMBEDDING_SCALE"] = Setting(value, "factor of the token vectors")
     if spec.dropout:
         settings["EMBEDDING_DROPOUT"] = Setting(spec.dropout, "share of the embedding dropped in training")
+    alone = not (narrow or added or spec.dropout or spec.norm is not None or spec.scale is not None)
     text = fill(
         _CLASS,
         description="Embedding: a trained vector for each token" + (", plus one for its position." if added else "."),
         projection=linear(context, "$D_EMBEDDING", "D_MODEL", bias=False) if narrow else "",
         project=narrow,
-        plain=not (narrow or added or spec.dropout or spec.norm is not None or spec.scale is not None),
+        plain=alone,
         scale=spec.scale is not None,
+        root=spec.scale == "sqrt",
         positions=bool(added),
         added=added,
         embedded=embedded,
@@ -96,7 +100,6 @@ def token(spec: TokenEmbeddingSpec, context: WritingContext) -> Written:
         position="position" in parts,
     )
     call = "self.embedding(ids_BT, positions_T)" if added else "self.embedding(ids_BT)"
+    calls = {"embed": call, **({"table alone": ""} if alone else {})}
     fields = ("dropout", "scale", "norm", "d_embedding")
-    return Written(
-        "Embedding", text, settings=settings, parts=parts, calls={"embed": call}, section="embedding", fields=fields
-    )
+    return Written("Embedding", text, settings=settings, parts=parts, calls=calls, section="embedding", fields=fields)

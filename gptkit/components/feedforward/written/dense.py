@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ class $class_name(nn.Module):
 
     def __init__(self$parameters) -> None:
         super().__init__()
+        #if experts
+        # The matrices of all experts, stacked: (experts, outputs, inputs).
+        $up_name = torch.empty($N_EXPERTS, $d_up, D_MODEL).uniform_(-1, 1) * D_MODEL**-0.5
+        down = torch.empty($N_EXPERTS, D_MODEL, $D_EXPERT).uniform_(-1, 1) * $D_EXPERT**-0.5
+        #end
         #if gated
         self.$up_name = $up  # the gate's rows come first
         #else
@@ -51,12 +57,13 @@ _GATED = """
         #if gate_scale
         gate_BTF = $gate_scale * gate_BTF
         #end
-        #if cutoff
+        #if $CUTOFF
+        # Features below mean + cutoff · deviation are 0 (1.645: 95 percent of them).
         deviation, mean = torch.std_mean(gate_BTF, dim=-1, correction=0, keepdim=True)
-        gate_BTF = F.relu(gate_BTF - mean - $cutoff * deviation)  # zero for $share of the features
+        gate_BTF = F.relu(gate_BTF - mean - $CUTOFF * deviation)
         #end
         #if clamp
-        gate_BTF, up_BTF = gate_BTF.clamp(max=$clamp), up_BTF.clamp(-$clamp, $clamp)
+        gate_BTF, up_BTF = gate_BTF.clamp(max=$clamp), up_BTF.clamp(-$clamp, $clamp)  # no outliers
         #end
         #if dropout
         hidden_BTF = F.dropout($activated * $factor, $FEEDFORWARD_DROPOUT, self.training)
@@ -72,26 +79,6 @@ _GATED = """
         return self.down($activated * $factor)
         #end
 """
-
-_STACKED_LINEAR = '''
-class $class_name(nn.Module):
-    """Projections of all experts, stacked: weight (X, outputs, inputs), bias (X, outputs)."""
-
-    def __init__(self, n_experts: int, d_in: int, d_out: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_experts, d_out, d_in).uniform_(-1, 1) * d_in**-0.5)
-        #if bias
-        self.bias = nn.Parameter(torch.zeros(n_experts, d_out))
-        #end
-
-    def forward(self, x_MI: Tensor, expert: int) -> Tensor:
-        """Apply the projection of one expert, (M, inputs) to (M, outputs)."""
-        #if bias
-        return F.linear(x_MI, self.weight[expert], self.bias[expert])
-        #else
-        return F.linear(x_MI, self.weight[expert])
-        #end
-'''
 
 _FIELDS = ("activation", "expansion", "d_hidden", "bias", "dropout")
 
@@ -129,8 +116,6 @@ def _gated(spec: GatedSpec, context: WritingContext, n_experts: int) -> Written:
         _GATED,
         dropout=bool(spec.dropout),
         clamp=f"{spec.clamp:g}" if spec.clamp else "",
-        cutoff=repr(NormalDist().inv_cdf(spec.sparsity)) if spec.sparsity else "",
-        share=f"{spec.sparsity:g}",
         activated=activation.call("apply", x="gate_BTF"),
         factor=f"(up_BTF + {spec.up_offset:g})" if spec.up_offset else "up_BTF",
         gate_scale=f"{spec.gate_scale!r}" if spec.gate_scale != 1 else "",
@@ -138,7 +123,10 @@ def _gated(spec: GatedSpec, context: WritingContext, n_experts: int) -> Written:
     )
     formula = "y = W_down · (f(W_gate x) ⊙ W_up x)"
     fields = (*_FIELDS, "multiple_of", "clamp", "up_offset", "gate_scale", "output_scale", "sparsity")
-    return _class(spec, context, body, activation, "gate_up", "2 * $D_HIDDEN", formula, n_experts, *fields)
+    result = _class(spec, context, body, activation, "gate_up", "2 * $D_HIDDEN", formula, n_experts, *fields)
+    cutoff = NormalDist().inv_cdf(spec.sparsity) if spec.sparsity else None
+    comment = f"deviations above the mean at which features begin: {spec.sparsity:g} of a normal distribution is below"
+    return dataclasses.replace(result, settings={**result.settings, "CUTOFF": Setting(cutoff, comment)})
 
 
 def _class(
@@ -160,10 +148,9 @@ def _class(
     parts = {"activation": activation} if activation.text or activation.expression else {}
     if n_experts:
         settings["N_EXPERTS"] = Setting(n_experts, "experts of a layer")
-        parts["stacked"] = Written("StackedLinear", fill(_STACKED_LINEAR, bias=spec.bias), section="feedforward")
-        up, down = (f"$stacked_class($N_EXPERTS, {sizes})" for sizes in (f"D_MODEL, {d_up}", "$D_HIDDEN, D_MODEL"))
-        for name, shaped in (("self.up(", "x_BTE"), ("self.gate_up(", "x_BTE"), ("self.down(", "")):
-            body = _with_expert(body, name, shaped)
+        up, down = (_stacked(name, size, spec.bias) for name, size in ((up_name, d_up), ("down", "D_MODEL")))
+        for name in ("up", "gate_up", "down"):
+            body = _with_expert(body, name, spec.bias)
         body = body.replace("BTE", "ME").replace("BTF", "MF")
     else:
         up = linear(context, "D_MODEL", d_up, bias=spec.bias)
@@ -177,6 +164,7 @@ def _class(
         up_name=up_name,
         up=up,
         down=down,
+        d_up=d_up,
         activation="activation" in parts and not activation.is_function,
     )
     text = start + body
@@ -187,8 +175,15 @@ def _class(
     return Written(name, text, settings=settings, parts=parts, section="feedforward", variant=variant, fields=fields)
 
 
-def _with_expert(body: str, call: str, argument: str) -> str:
-    """Add the argument `expert` to the call that begins with `call`."""
+def _stacked(name: str, d_out: str, bias: bool) -> str:
+    """Return the expression of the weights of all experts, which are named as those of a projection."""
+    biases = f', "bias": torch.zeros($N_EXPERTS, {d_out})' if bias else ""
+    return f'nn.ParameterDict({{"weight": {name}{biases}}})'
+
+
+def _with_expert(body: str, name: str, bias: bool) -> str:
+    """Return a body in which the projection of this name is that of one expert."""
+    call = f"self.{name}("
     first = body.find(call)
     if first < 0:
         return body
@@ -196,4 +191,5 @@ def _with_expert(body: str, call: str, argument: str) -> str:
     while depth:
         depth += {"(": 1, ")": -1}.get(body[index], 0)
         index += 1
-    return body[: index - 1] + ", expert" + body[index - 1 :]
+    weights = ", ".join(f'self.{name}["{each}"][expert]' for each in ("weight", *(["bias"] if bias else [])))
+    return f"{body[:first]}F.linear({body[first + len(call) : index - 1]}, {weights}){body[index:]}"

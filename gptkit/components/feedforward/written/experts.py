@@ -39,7 +39,7 @@ class $class_name(nn.Module):
         self.latent_up = $latent_up
         #end
         #if shared
-        self.shared = $shared
+        self.shared = $shared  # an expert that every token uses
         #end
         #if gate
         self.shared_gate = nn.Linear(D_MODEL, 1, bias=False)
@@ -84,8 +84,6 @@ class $class_name(nn.Module):
         #if shared
         #if branches
         shared_BTE = self.shared_output_norm(self.shared(self.shared_norm(x_BTE)))  # used by every token
-        #else
-        shared_BTE = self.shared(x_BTE)  # the shared expert, used by every token
         #end
         #end
         return $result
@@ -124,7 +122,8 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         parts["branch_norm"] = written(spec.branch_norm, context, dim=Name("D_MODEL"))
     result = "y_NE.view_as(x_BTE)"
     if spec.shared is not None:
-        result += " + torch.sigmoid(self.shared_gate(x_BTE)) * shared_BTE" if spec.shared_gate else " + shared_BTE"
+        shared = "shared_BTE" if spec.branch_norm is not None else "self.shared(x_BTE)"
+        result += f" + torch.sigmoid(self.shared_gate(x_BTE)) * {shared}" if spec.shared_gate else f" + {shared}"
     if spec.scale != 1:
         result = f"$EXPERTS_SCALE * ({result})" if spec.shared is not None else f"$EXPERTS_SCALE * {result}"
     if spec.output_norm is not None:

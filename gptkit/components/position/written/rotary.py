@@ -23,7 +23,7 @@ def $class_name(x_BHTD: Tensor, positions_T: Tensor$parameters) -> Tensor:
     #end
     exponents = torch.arange(0, x_BHTD.shape[-1], 2, device=x_BHTD.device) / x_BHTD.shape[-1]
     frequencies = 1.0 / $ROTARY_BASE**exponents  # radians per token, by pair
-    #if scaled
+    #if $SCALED
     frequencies = $scaled
     #end
     angles = positions_T[:, None] * frequencies
@@ -48,6 +48,9 @@ def $class_name(x_BHTD: Tensor, positions_T: Tensor$parameters) -> Tensor:
     #end
 '''
 
+_SCALED = "$scaling(frequencies)"
+"""The line of layers with scaled frequencies, which others have too, so that one function serves both."""
+
 _TEMPERATURE = '''
 def $class_name(positions_T: Tensor$parameters) -> Tensor:
     """Factor of the queries, which keeps attention sharp over many tokens, (T,) to (T, 1).
@@ -71,13 +74,16 @@ def rotary(spec: RotarySpec, context: WritingContext, heads: HeadShape) -> Writt
         _FUNCTION,
         partial=partial,
         result="rotated_BHTD =" if partial else "return",
-        scaled="" if scaling is None else scaling.call("scale", frequencies="frequencies"),
+        scaled=_SCALED if scaling is None else scaling.call("scale", frequencies="frequencies"),
         amplitude="" if amplitude == 1 else repr(amplitude),
         reverse=spec.reverse,
         interleaved=spec.layout == "interleaved",
         pairs=pairs + ("; the first D_ROTARY features are rotated." if partial else f"; {shapes}"),
     )
-    settings = {"ROTARY_BASE": Setting(spec.base, "base of the rotary frequencies")}
+    settings = {
+        "ROTARY_BASE": Setting(spec.base, "base of the rotary frequencies"),
+        "SCALED": Setting(scaling is not None, "whether frequencies are scaled"),
+    }
     if partial:
         settings["D_ROTARY"] = Setting(d_rotary, "features of a head that are rotated")
     call = "$rotate($x, positions_T$rotate_arguments)"

@@ -76,7 +76,8 @@ class $class_name(nn.Module):
         weights_NK, experts_NK = scores_NX.topk($EXPERTS_PER_TOKEN, dim=-1)
         #end
         #if renormalize
-        weights_NK = $scaled / (weights_NK.sum(dim=-1, keepdim=True) + 1e-20)
+        total_N1 = weights_NK.sum(dim=-1, keepdim=True) + 1e-20  # never 0
+        weights_NK = $scaled / total_N1
         #elif scale
         weights_NK = $scaled
         #end
@@ -126,6 +127,8 @@ def grouped(
     selection_bias = spec.selection_bias or spec.bias_rate > 0
     function = ".sigmoid()" if scores == "sigmoid" else ".softmax(dim=-1)"
     settings: dict[str, Setting] = {}
+    if spec.scale != 1:
+        settings["ROUTER_SCALE"] = Setting(spec.scale, "factor of the weights of a token's experts")
     if groups:
         settings["N_GROUPS"] = Setting(spec.n_groups, "groups of experts")
         settings["TOP_GROUPS"] = Setting(spec.top_groups, "groups that a token's experts are chosen from")
@@ -152,7 +155,7 @@ def grouped(
         scores=function,
         renormalize=spec.renormalize,
         scale=spec.scale != 1,
-        scaled="weights_NK" if spec.scale == 1 else f"{spec.scale!r} * weights_NK",
+        scaled="weights_NK" if spec.scale == 1 else "$ROUTER_SCALE * weights_NK",
     )
 
 
@@ -195,7 +198,8 @@ def _router(
         formula = formula.replace("W x", "W norm(x)")
     if spec.score_scale != 1:
         scored = f"$SCORE_SCALE * {scored}"
-        settings = {**settings, "SCORE_SCALE": Setting(spec.score_scale, "factor of the router's scores")}
+        value = Name("D_MODEL**-0.5") if spec.score_scale == context.d_model**-0.5 else spec.score_scale
+        settings = {**settings, "SCORE_SCALE": Setting(value, "factor of the router's scores")}
     text = fill(
         _CLASS,
         formula=f"{formula}.",

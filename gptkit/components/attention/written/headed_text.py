@@ -1,0 +1,199 @@
+"""The pieces of the template of `multi-head` and `grouped-query`, in their order."""
+
+from __future__ import annotations
+
+__all__ = [
+    "END",
+    "OWN",
+    "OWN_END",
+    "POSITION",
+    "REUSED",
+    "REUSED_END",
+    "START",
+]
+
+START = '''
+class $class_name(nn.Module):
+    """$description
+
+    y = W_o [softmax(q kᵀ · scale + mask) v of each head], with q, k, v = W_qkv x.
+    #if reuses
+    Layers that reuse the keys and values of an earlier one have q = W_q x alone.
+    #end
+    """
+
+    def __init__(self$parameters) -> None:
+        super().__init__()
+        #if $REUSES_KV
+        #if value_gate
+        self.sizes = [$N_HEADS * $D_HEAD, $N_HEADS * $D_VALUE]
+        #end
+        self.query = $packed_q
+        #else
+        #if d_value
+        self.sizes = [$N_HEADS * $D_HEAD, $key_heads * $D_HEAD, $key_heads * $D_VALUE]
+        #if gate
+        self.sizes.append($N_HEADS * $D_VALUE)
+        #end
+        #end
+        #if $TIES_KV
+        self.qk = $packed_qk
+        #else
+        self.qkv = $packed_qkv
+        #end
+        #end
+        #if indexed
+        #if $SPARSE
+        self.indexer = $indexer
+        #end
+        #end
+        self.output = $projection
+        #if head_gate
+        self.head_gate = $head_gate
+        #end
+        #if norms
+        self.q_norm = $q_norm
+        #end
+        #if own_norms
+        #if not $REUSES_KV
+        #if norms
+        self.k_norm = $k_norm
+        #end
+        #if v_norm
+        self.v_norm = $v_norm
+        #end
+        #end
+        #end
+        #if position
+        self.position = $position
+        #end
+        #if sinks
+        self.sinks = nn.Parameter(torch.zeros($N_HEADS))  # a logit that takes a share of attention
+        #end
+
+    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
+        """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
+        #if $REUSES_KV
+'''
+
+REUSED = """
+        #if value_gate
+        q_BTX, gate_BTX = self.query(x_BTE).split(self.sizes, dim=-1)
+        q_BTHD = q_BTX.unflatten(-1, (-1, $D_HEAD))
+        gate_BTHD = gate_BTX.unflatten(-1, (-1, $D_VALUE))
+        #else
+        q_BTHD = self.query(x_BTE).unflatten(-1, (-1, $D_HEAD))
+        #if gate
+        q_BTHD, gate_BTHD = q_BTHD.chunk(2, dim=2)
+        #end
+        #end
+        #if clip_first
+        q_BTHD = q_BTHD.clamp(-$CLIP, $CLIP)
+        #end
+        #if norms_full
+        q_BTHD = self.q_norm(q_BTHD.flatten(2)).view_as(q_BTHD)  # over all heads of a token
+        #elif norms_before
+        q_BTHD = self.q_norm(q_BTHD)
+        #end
+        #if clip_last
+        q_BTHD = q_BTHD.clamp(-$CLIP, $CLIP)
+        #end
+        q_BHTD = q_BTHD.transpose(1, 2)
+"""
+
+REUSED_END = """
+        #if norms_after
+        q_BHTD = self.q_norm(q_BHTD)
+        #end
+        k_BHSD, v_BHSD = cache["keys"], cache["values"]  # those of the earlier layer
+        #else
+"""
+
+OWN = """
+        #if $TIES_KV
+        qk_BTHD = self.qk(x_BTE).unflatten(-1, (-1, $D_HEAD))
+        #if gate
+        q_BTHD, k_BTHD, gate_BTHD = qk_BTHD.split(($N_HEADS, $key_heads, $N_HEADS), dim=2)
+        #else
+        q_BTHD, k_BTHD = qk_BTHD.split(($N_HEADS, $key_heads), dim=2)
+        #end
+        v_BTHD = k_BTHD  # one projection for both
+        #else
+        #if d_value
+        $value_names = self.qkv(x_BTE).split(self.sizes, dim=-1)
+        q_BTHD, k_BTHD = (x.unflatten(-1, (-1, $D_HEAD)) for x in (q_BTX, k_BTX))
+        v_BTHD = v_BTX.unflatten(-1, (-1, $D_VALUE))
+        #if gate
+        gate_BTHD = gate_BTX.unflatten(-1, (-1, $D_VALUE))
+        #end
+        #else
+        qkv_BTHD = self.qkv(x_BTE).unflatten(-1, (-1, $D_HEAD))
+        #if grouped_gate
+        heads = ($N_HEADS, $N_KV_HEADS, $N_KV_HEADS, $N_HEADS)
+        q_BTHD, k_BTHD, v_BTHD, gate_BTHD = qkv_BTHD.split(heads, dim=2)
+        #elif gate
+        q_BTHD, k_BTHD, v_BTHD, gate_BTHD = qkv_BTHD.chunk(4, dim=2)
+        #elif grouped
+        q_BTHD, k_BTHD, v_BTHD = qkv_BTHD.split(($N_HEADS, $N_KV_HEADS, $N_KV_HEADS), dim=2)
+        #else
+        q_BTHD, k_BTHD, v_BTHD = qkv_BTHD.chunk(3, dim=2)
+        #end
+        #end
+        #end
+        #if clip_first
+        q_BTHD, k_BTHD, v_BTHD = (x.clamp(-$CLIP, $CLIP) for x in (q_BTHD, k_BTHD, v_BTHD))
+        #end
+        #if norms_full
+        q_BTHD = self.q_norm(q_BTHD.flatten(2)).view_as(q_BTHD)  # over all heads of a token
+        k_BTHD = self.k_norm(k_BTHD.flatten(2)).view_as(k_BTHD)
+        #elif norms_before
+        q_BTHD, k_BTHD = self.q_norm(q_BTHD), self.k_norm(k_BTHD)
+        #end
+        #if v_norm
+        v_BTHD = self.v_norm(v_BTHD)
+        #end
+        #if clip_last
+        q_BTHD, k_BTHD, v_BTHD = (x.clamp(-$CLIP, $CLIP) for x in (q_BTHD, k_BTHD, v_BTHD))
+        #end
+        q_BHTD, k_BHTD, v_BHTD = (x.transpose(1, 2) for x in (q_BTHD, k_BTHD, v_BTHD))
+        #if value_scale
+        v_BHTD = v_BHTD * $VALUE_SCALE
+        #end
+"""
+
+OWN_END = """
+        #if norms_after
+        q_BHTD, k_BHTD = self.q_norm(q_BHTD), self.k_norm(k_BHTD)
+        #end
+        k_BHSD, v_BHSD = append_to(cache, "keys", k_BHTD), append_to(cache, "values", v_BHTD)
+        #end
+        mask_TS = $mask
+        #if indexed
+        #if $SPARSE
+        chosen_BHTS = self.indexer(x_BTE, positions_T, cache, mask_TS)
+        mask_BHTS = chosen_BHTS.repeat_interleave($N_HEADS // $INDEX_HEADS, dim=1)
+        #else
+        mask_BHTS = mask_TS[None, None]
+        #end
+        #end
+"""
+
+POSITION = """
+        #if both
+        q_BHTD, k_BHTD = $both
+        #end
+        #if query
+        q_BHTD = $query
+        #end
+        #if key
+        k_BHTD = $key
+        #end
+"""
+
+END = """
+        #if gate
+        return self.output((y_BHTD.transpose(1, 2) * gate_BTHD.sigmoid()).flatten(2))
+        #else
+        return self.output(y_BHTD.transpose(1, 2).flatten(2))
+        #end
+"""
