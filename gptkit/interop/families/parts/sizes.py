@@ -10,8 +10,14 @@ __all__ = ["GPT2", "USUAL", "write_sizes"]
 
 _FIELDS = ("context_length", "d_model", "n_layers", "vocab_size", "attention.n_heads", "head.tied")
 GPT2 = ("n_positions", "n_embd", "n_layer", "vocab_size", "n_head", "tie_word_embeddings")
-USUAL = ("max_position_embeddings", "hidden_size", "num_hidden_layers", "vocab_size")
-USUAL += ("num_attention_heads", "tie_word_embeddings")
+USUAL = (
+    "max_position_embeddings",
+    "hidden_size",
+    "num_hidden_layers",
+    "vocab_size",
+    "num_attention_heads",
+    "tie_word_embeddings",
+)
 
 
 def write_sizes(model: Any, keys: Sequence[str]) -> dict[str, Any]:
