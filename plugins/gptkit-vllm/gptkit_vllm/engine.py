@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Vllm"]
 
 _CPU_CACHE_GIB = 4.0
+_ALWAYS = {"detokenize": False, "ignore_eos": True}
+"""Parameters of every request: texts are decoded, and end tokens found, by gptkit."""
 
 
 @dataclass
@@ -148,17 +150,17 @@ class Vllm(Engine):
         count = max(1, min(top, self.vocab_size))
         fields = {"temperature": 0.0, "max_tokens": 1, "logprobs": count, "prompt_logprobs": count}
         name = self._add(list(ids[:-1]), self._parameters(**fields, allowed_token_ids=[ids[-1]]))
-        found: list[Mapping[int, Any]] = []
+        entries: list[Mapping[int, Any]] = []
         while True:
             for output in self._engine.step():
                 if output.request_id != name:
                     self._held.append(output)
                     continue
                 # The first token has no log-probability.
-                found = [each for each in output.prompt_logprobs or () if each] or found
+                entries = [each for each in output.prompt_logprobs or () if each] or entries
                 if output.finished:
-                    found = [*found, *output.outputs[0].logprobs]
-                    return [_score(each, token, top) for each, token in zip(found, ids[1:], strict=True)]
+                    entries = [*entries, *output.outputs[0].logprobs]
+                    return [_score(each, token, top) for each, token in zip(entries, ids[1:], strict=True)]
 
     def reset(self) -> None:
         for name in list(self._running):
@@ -200,7 +202,7 @@ class Vllm(Engine):
 
     def _parameters(self, **fields: Any) -> Any:
         try:
-            return self._vllm.SamplingParams(detokenize=False, ignore_eos=True, **fields)
+            return self._vllm.SamplingParams(**_ALWAYS, **fields)
         except ValueError as error:
             raise GptkitError(f"vLLM refuses the request: {error}", hint="Change it, or use --engine native.") from None
 
@@ -293,7 +295,7 @@ def _seed(request: Request, restarts: int) -> int:
 
 
 def _open(vllm: Any, spec: VllmEngineSpec, export: Export, context_length: int, context: EngineContext) -> Any:
-    """Return vLLM with the model loaded."""
+    """Return vLLM with the model loaded, which has generated one token: some kernels refuse a model only then."""
     options: dict[str, Any] = {}
     if spec.gpu_memory is not None:
         options["gpu_memory_utilization"] = spec.gpu_memory
@@ -302,7 +304,7 @@ def _open(vllm: Any, spec: VllmEngineSpec, export: Export, context_length: int, 
     if cache_gib is not None:
         options["kv_cache_memory_bytes"] = int(cache_gib * 2**30)
     try:
-        return vllm.LLM(
+        llm = vllm.LLM(
             str(export.directory),
             skip_tokenizer_init=True,
             trust_remote_code=export.has_code,  # gptkit wrote it
@@ -318,6 +320,10 @@ def _open(vllm: Any, spec: VllmEngineSpec, export: Export, context_length: int, 
             seed=0,
             **options,
         )
+        llm.llm_engine.add_request("trial", {"prompt_token_ids": [0]}, vllm.SamplingParams(max_tokens=1, **_ALWAYS))
+        while not any(output.finished for output in llm.llm_engine.step()):
+            pass
+        return llm
     except Exception as error:  # vLLM has no class of errors of its own for this
         raise GptkitError(
             f"vLLM cannot compute {context.directory}: {_reason(error)}", hint="Use --engine native."

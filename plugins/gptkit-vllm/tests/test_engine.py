@@ -137,6 +137,17 @@ def test_an_error_of_vllm_is_reported_with_its_reason(run: gptkit.Run, vllm: Any
     assert raised.value.hint == "Use --engine native."
 
 
+def test_a_model_that_fails_at_its_first_token_is_refused(
+    run: gptkit.Run, vllm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Any) -> None:
+        raise RuntimeError("Unsupported CPU attention configuration: head_dim=16")
+
+    monkeypatch.setattr("fake_vllm._Engine.step", fail)
+    with pytest.raises(GptkitError, match=r"vLLM cannot compute .*: Unsupported CPU attention .*head_dim=16"), opened(run):
+        pass
+
+
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine in the registry; the tests run without the distribution too."""
