@@ -1,4 +1,4 @@
-"""The contract of vLLM's Transformers backend, point by point, with generated code; vLLM itself is not run.
+"""The contract of vLLM's Transformers backend, point by point, with generated code; plugins/gptkit-vllm runs vLLM.
 
 The backend replaces the attention function, calls the base model with the tokens of all texts in one row, divides linear
 layers as the plan says, and compiles the model as one graph.
