@@ -66,7 +66,7 @@ def shapes(body: str) -> str:
     if "N_EXPERTS" not in body:
         letters |= {"X": "X features of all heads", "N": "N features of a state"}
     if "STREAMS" in body:
-        letters["N"] = "N residual streams" + (", or tokens of all rows" if "N_EXPERTS" in body else "")
+        letters["N"] = "N streams" + (", or tokens of all rows" if "N_EXPERTS" in body else "")
     words = [words for letter, words in letters.items() if letter in used]
     if re.search(r"_BT?HKV?\b", body):
         words.append("in recurrences K features of a key, V of a value")

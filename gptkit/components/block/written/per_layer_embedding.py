@@ -35,13 +35,12 @@ class $class_name(nn.Module):
         #if projection
         projected_BTLP = (self.projection(x_BTE) * D_MODEL**-0.5).unflatten(-1, (N_LAYERS, -1))
         #if norm
-        return (inputs_BTLP + self.norm(projected_BTLP)) * 0.5**0.5  # keeps the variance
+        inputs_BTLP = (inputs_BTLP + self.norm(projected_BTLP)) * 0.5**0.5  # keeps the variance
         #else
-        return (inputs_BTLP + projected_BTLP) * 0.5**0.5  # keeps the variance
+        inputs_BTLP = (inputs_BTLP + projected_BTLP) * 0.5**0.5  # keeps the variance
         #end
-        #else
+        #end
         return inputs_BTLP
-        #end
 '''
 
 _EMBEDDING = '''

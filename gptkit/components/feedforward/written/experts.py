@@ -79,11 +79,14 @@ class $class_name(nn.Module):
         y_NE = self.latent_up(y_NE)
         #end
         #if branches
-        y_NE = self.routed_output_norm(y_NE)
+        routed_NE = self.routed_output_norm(y_NE)
         #end
         #if shared
         #if branches
-        shared_BTE = self.shared_output_norm(self.shared(self.shared_norm(x_BTE)))  # used by every token
+        fed_BTE = self.shared(self.shared_norm(x_BTE))
+        shared_BTE = self.shared_output_norm(fed_BTE)
+        #else
+        shared_BTE = self.shared(x_BTE)
         #end
         #end
         return $result
@@ -120,10 +123,9 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         parts["output_norm"] = written(spec.output_norm, context, dim=Name("D_MODEL"))
     if spec.branch_norm is not None:
         parts["branch_norm"] = written(spec.branch_norm, context, dim=Name("D_MODEL"))
-    result = "y_NE.view_as(x_BTE)"
+    result = "y_NE.view_as(x_BTE)" if spec.branch_norm is None else "routed_NE.view_as(x_BTE)"
     if spec.shared is not None:
-        shared = "shared_BTE" if spec.branch_norm is not None else "self.shared(x_BTE)"
-        result += f" + torch.sigmoid(self.shared_gate(x_BTE)) * {shared}" if spec.shared_gate else f" + {shared}"
+        result += " + torch.sigmoid(self.shared_gate(x_BTE)) * shared_BTE" if spec.shared_gate else " + shared_BTE"
     if spec.scale != 1:
         result = f"$EXPERTS_SCALE * ({result})" if spec.shared is not None else f"$EXPERTS_SCALE * {result}"
     if spec.output_norm is not None:
