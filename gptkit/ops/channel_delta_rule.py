@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptkit.ops.symbols import varies
+
 __all__ = ["channel_delta_rule", "channel_delta_step"]
 
 BLOCK = 16
@@ -43,8 +45,11 @@ def channel_delta_rule(
         chunk: number of tokens that are computed at once.
     """
     n_tokens = q_BHTK.shape[2]
-    size = max(1, min(chunk, n_tokens))
-    n_chunks = -(-n_tokens // size)
+    if varies(n_tokens) and n_tokens <= chunk:  # a program, in which the number of chunks is fixed
+        n_chunks, size = 1, n_tokens
+    else:
+        size = max(1, min(chunk, n_tokens))
+        n_chunks = -(-n_tokens // size)
     fill = n_chunks * size - n_tokens
 
     def split(x: Tensor) -> Tensor:
@@ -91,9 +96,10 @@ def _decayed_products(rows: Tensor, columns: Tensor, decay: Tensor) -> Tensor:
     within a block are computed one by one.
     """
     size = rows.shape[-2]
+    # A size that varies is one block.
+    bounds = [(0, size)] if varies(size) else [(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK)]
     parts = []
-    for first in range(0, size, BLOCK):
-        last = min(first + BLOCK, size)
+    for first, last in bounds:
         at = decay[..., first:last, :]
         later = torch.ones(last - first, last - first, dtype=torch.bool, device=rows.device).triu(1)
         # Masked before exp, which would overflow there.

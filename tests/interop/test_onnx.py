@@ -35,7 +35,10 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-PRESETS = ["gemma3-1b", "gpt-oss-20b", "deepseek-v3.2", "lfm2-1.2b", "qwen3-next-80b-a3b", "jamba-v0.1", "recurrentgemma-2b"]
+PRESETS = [
+    *("gemma3-1b", "gpt-oss-20b", "deepseek-v3.2", "lfm2-1.2b", "qwen3-next-80b-a3b", "jamba-v0.1", "recurrentgemma-2b"),
+    "minimax-m3",
+]
 AT_NIGHT = ["mixtral-8x7b"]
 """Presets whose parts the others have, too."""
 RECURRENT = {"name": "gated-delta", "d_key": 8, "d_value": 8}

@@ -114,7 +114,9 @@ class BlockIndexer(nn.Module):
     def _n_blocks(self, n_keys: int, offset: KeyOffset) -> int:
         """Return a number of blocks that all keys in view are in."""
         last = n_keys + offset if isinstance(offset, int) else self.context_length
-        return -(-last // self.block_size)
+        n_blocks = -(-last // self.block_size)
+        # One more, without keys: a traced number that may be one is fixed in a program.
+        return n_blocks + 1 if varies(n_blocks) else n_blocks
 
 
 class BlockSparseAttention(GroupedQueryAttention):

@@ -21,6 +21,7 @@ from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial, consecutive
 from gptkit.ops.causal_conv import causal_conv, conv_tail
 from gptkit.ops.channel_delta_rule import channel_delta_rule, channel_delta_step
+from gptkit.ops.symbols import varies
 
 if TYPE_CHECKING:
     from gptkit.components.attention.kimi_delta import KimiDeltaSpec
@@ -87,7 +88,7 @@ class KimiDelta(Attention):
 
         if memory_BHKV is None:
             memory_BHKV = v_BHTV.new_zeros(n_batch, self.n_heads, self.d_key, self.d_value)
-        if n_tokens == 1:
+        if not varies(n_tokens) and n_tokens == 1:
             q_BHK, k_BHK, v_BHV, g_BHK, b_BH = (x[:, :, 0] for x in (q_BHTK, k_BHTK, v_BHTV, g_BHTK, b_BHT))
             out_BHV, memory_BHKV = channel_delta_step(q_BHK, k_BHK, v_BHV, g_BHK, b_BH, memory_BHKV)
             out_BHTV = out_BHV[:, :, None]
