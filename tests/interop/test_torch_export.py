@@ -51,9 +51,8 @@ def test_torch_alone_computes_the_logits_of_presets(preset: str, tmp_path: Path)
     model = randomized(small_preset(preset))
     path = tmp_path / "model.pt2"
     remarks = TorchExportFormat(capacity=96).write(native(model), path)
-    single = preset == "kimi-linear-48b"
-    assert any("calls of one token" in remark for remark in remarks) == single
-    texts, calls = texts_and_calls(single=single)
+    assert not any("calls of one token" in remark for remark in remarks)
+    texts, calls = texts_and_calls(single=False)
     for ids, logits in zip(texts, run_alone(path, texts, calls, tmp_path), strict=True):
         torch.testing.assert_close(logits, model(ids).logits, atol=1e-5, rtol=1e-5)
 
@@ -117,6 +116,35 @@ def test_an_operator_that_torch_does_not_have_is_refused(tmp_path: Path, monkeyp
     with pytest.raises(ExternalModelError, match=r"blocks\.0.* calls the operator third_party_test\.double") as caught:
         TorchExportFormat(capacity=8).write(native(small()), tmp_path / "model.pt2")
     assert "is_exporting" in str(caught.value.hint)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_layer_that_reads_the_number_of_tokens_takes_one_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Gated.forward
+
+    def split(self: Gated, x_BTE: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return torch.cat([original(self, x_BTE[:, index : index + 1], *rest) for index in range(x_BTE.shape[1])], 1)
+
+    monkeypatch.setattr(Gated, "forward", split)
+    model, path = small(), tmp_path / "model.pt2"
+    remarks = TorchExportFormat(capacity=32).write(native(model), path)
+    assert "calls of one token" in remarks[0]
+    assert "calls of several tokens could not be traced" in remarks[1]
+    texts, calls = texts_and_calls(single=True)
+    for ids, logits in zip(texts, run_alone(path, texts, calls, tmp_path), strict=True):
+        torch.testing.assert_close(logits, model(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_refusal_names_the_layer_and_another_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reads_a_value(self: Gated, x_BTE: torch.Tensor, *_: Any) -> torch.Tensor:
+        return x_BTE * float(x_BTE.sum())
+
+    monkeypatch.setattr(Gated, "forward", reads_a_value)
+    with pytest.raises(ExternalModelError, match=r"cannot be traced: .*blocks\.0\.\S+ \(Gated\)") as caught:
+        TorchExportFormat(capacity=8).write(native(small()), tmp_path / "model.pt2")
+    assert "gptkit eject" in str(caught.value.hint)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 from torch.fx import GraphModule, Node
 
 from gptkit.core.errors import ExternalModelError
@@ -54,8 +55,28 @@ def caller(node: Node) -> str:
     return f"{str(path).removeprefix('model.') or 'the model'} ({name.rpartition('.')[2]})"
 
 
-def reason(error: BaseException) -> str:
-    """Return the first line of an error that says something."""
+def reason(error: BaseException, model: nn.Module) -> str:
+    """Return the module of a model in whose code an error was raised, if it was, and the error's first line with content."""
+    where = _raised_in(error, model)
+    return _first_line(error) if where is None else f"{where}: {_first_line(error)}"
+
+
+def _raised_in(error: BaseException | None, model: nn.Module) -> str | None:
+    """Return the innermost module in the traceback of an error, or of its causes."""
+    names = {id(module): name for name, module in model.named_modules() if name}
+    result = None
+    while error is not None and result is None:
+        traceback = error.__traceback__
+        while traceback is not None:
+            module = traceback.tb_frame.f_locals.get("self")
+            if id(module) in names:
+                result = f"{names[id(module)]} ({type(module).__qualname__})"
+            traceback = traceback.tb_next
+        error = error.__cause__ or error.__context__
+    return result
+
+
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     detail = next((line for line in lines[1:] if line.startswith("- ")), "")
     text = " ".join([*lines[:1], detail.removeprefix("- ")]).strip() or type(error).__name__

@@ -16,6 +16,8 @@ __all__ = ["Traced", "trace_calls"]
 _CHUNK = 64
 """Tokens that a recurrence computes at once; the number of chunks is fixed in a program, so it is one."""
 
+_OTHERS = "Export to plain PyTorch (gptkit eject) or for transformers (--to hugging-face)."
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -52,9 +54,9 @@ def trace_calls(attempt: Callable[[int], Any], model: GPT, length: int, tokens: 
     except ExternalModelError:
         raise
     except Exception as error:  # whatever torch or a component raises
-        problem = reason(error)
+        problem = reason(error, model)
         if most == 1 or tokens is not None:
-            remedy = "Set tokens=1, for a program that takes one token at a time." if most > 1 else None
+            remedy = "Set tokens=1, for a program that takes one token at a time." if most > 1 else _OTHERS
             raise ExternalModelError(
                 f"the model cannot be traced for calls of up to {most} tokens: {problem}", hint=remedy
             ) from None
@@ -63,4 +65,4 @@ def trace_calls(attempt: Callable[[int], Any], model: GPT, length: int, tokens: 
     except ExternalModelError:
         raise
     except Exception as error:
-        raise ExternalModelError(f"the model cannot be traced: {reason(error)}") from None
+        raise ExternalModelError(f"the model cannot be traced: {reason(error, model)}", hint=_OTHERS) from None

@@ -157,7 +157,10 @@ def check_file(path: Path, model: GPT, pieces: Sequence[Piece], ids_BT: Tensor, 
         try:
             session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own classes are private
-            raise ExternalModelError(f"ONNX Runtime does not load the file, so it was discarded: {error}") from None
+            raise ExternalModelError(
+                f"ONNX Runtime does not load the file, so it was discarded: {error}",
+                hint="Report this with the spec of the model.",
+            ) from None
         past = {piece.past: piece.empty().numpy() for piece in pieces}
 
         def call(ids: Tensor, position: int) -> Tensor:

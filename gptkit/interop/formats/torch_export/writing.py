@@ -96,7 +96,9 @@ def _save(traced: Traced, path: Path, metadata: dict[str, Any]) -> None:
     except OSError:
         raise
     except Exception as error:  # what torch cannot serialize
-        raise ExternalModelError(f"torch cannot save the program: {type(error).__name__}: {error}") from None
+        raise ExternalModelError(
+            f"torch cannot save the program: {type(error).__name__}: {error}", hint="Report this with the spec of the model."
+        ) from None
 
 
 def _notes(traced: Traced, capacity: int) -> list[Note]:
