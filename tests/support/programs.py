@@ -18,11 +18,13 @@ from gptkit.components.tokenizer.byte import ByteTokenizer
 from gptkit.core.errors import ExternalModelError
 from gptkit.kinds.format import FormatSpec, NativeModel
 from gptkit.model.gpt import GPT
+from tests.support.ejected import COARSE, rounding_error
 from tests.support.gguf_models import DECODER
 from tests.support.model_tensors import Weights, randomized
 from tests.support.presets import V
 
 __all__ = [
+    "assert_equal_logits",
     "check_detection",
     "check_length_dependent_positions_are_refused",
     "check_option_is_refused",
@@ -60,6 +62,25 @@ def texts_and_calls(*, single: bool) -> tuple[list[Tensor], list[list[int]]]:
     generator = torch.Generator().manual_seed(2)
     texts = [torch.randint(V, (1, 21), generator=generator) for _ in range(2)]
     return texts, [[1] * 21 if single else [9, *[1] * 12]] * 2
+
+
+@torch.no_grad()
+def assert_equal_logits(model: GPT, ids_BT: Tensor, logits_BTV: Tensor, *, what: str, tolerance: float = 1e-5) -> None:
+    """Compare the logits of a program with those of the model, by the rule of `COARSE` where fp32 is too coarse.
+
+    Args:
+        model: the model.
+        ids_BT: the text.
+        logits_BTV: what the program computed for it.
+        what: the program, for the message.
+        tolerance: the largest difference, relative to the largest logit.
+    """
+    expected = model(ids_BT).logits
+    difference, scale = float((logits_BTV - expected).abs().max()), max(1.0, float(expected.abs().max()))
+    if not difference <= tolerance * scale:
+        rounding = rounding_error(model, ids_BT, expected)
+        message = f"{what}: logits differ by {difference:.1e} of {scale:.1f}; gptkit's own rounding error is {rounding:.1e}"
+        assert difference <= COARSE * rounding, message
 
 
 def check_program_is_kept_and_not_read(run: Path, file: Path, what: str) -> None:
