@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +44,18 @@ def test_times_by_component_add_up_to_the_step(result: BenchResult) -> None:
     assert len(seconds) == 3
     assert sum(each.seconds for each in result.components) == pytest.approx(seconds[1])
     assert sum(each.share for each in result.components) == pytest.approx(1)
-    other = sum(each.share for each in result.components if each.component == "other")
-    assert other < 0.25  # tiny models spend more time between modules than in them
     assert result.tokens_per_second == pytest.approx(4 * 32 / seconds[1])
     assert result.lowest <= result.tokens_per_second <= result.highest
     assert result.flops_per_second == pytest.approx(result.flops_per_token * result.tokens_per_second)
     assert result.utilization == pytest.approx(result.flops_per_second / result.product_rate)
 
 
-def test_profiled_step_takes_as_long_as_its_parts() -> None:
-    trial = StepTrial(spec(), V)
-    trial.profile()
-    start = time.perf_counter()
-    total = sum(trial.profile().values())
-    whole = time.perf_counter() - start
-    assert 0.5 * whole < total <= whole  # the rest is the instrumentation's, which is excluded
+def test_profiled_step_takes_as_long_as_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, clock = StepTrial(spec(), V), itertools.count()
+    monkeypatch.setattr("gptkit.runs.bench_timeline.time.perf_counter", lambda: float(next(clock)))
+    profile = trial.profile()
+    whole = next(clock) - 1  # the first mark is at zero
+    assert 0.5 * whole < sum(profile.values()) <= whole  # the rest is the instrumentation's, which is excluded
 
 
 def test_components_of_a_step() -> None:
@@ -83,6 +80,7 @@ def test_recomputation_is_a_phase_of_its_own() -> None:
 
 def test_backward_time_belongs_to_the_component_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow backward pass of the feed-forward is its own time, not that of its neighbors."""
+    now = [0.0]
 
     class Slow(torch.autograd.Function):
         @staticmethod
@@ -91,18 +89,16 @@ def test_backward_time_belongs_to_the_component_of_the_forward_pass(monkeypatch:
 
         @staticmethod
         def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-            time.sleep(0.05)
+            now[0] += 1.0
             return grad
 
     trial = StepTrial(spec(), V)
     feedforward = trial.model.blocks[1].feedforward
     forward = feedforward.forward
     monkeypatch.setattr(feedforward, "forward", lambda x, context: Slow.apply(forward(x, context)))
-    trial.profile()
+    monkeypatch.setattr("gptkit.runs.bench_timeline.time.perf_counter", lambda: now[0])
     profile = trial.profile()
-    assert profile["backward", "feed-forward"] > 0.05
-    rest = sum(value for (phase, name), value in profile.items() if phase == "backward" and name != "feed-forward")
-    assert rest < 0.05
+    assert {label: seconds for label, seconds in profile.items() if seconds} == {("backward", "feed-forward"): 1.0}
 
 
 def test_instrumentation_is_removed() -> None:

@@ -94,10 +94,10 @@ def test_resume_after_kills_at_random_moments(tmp_path: Path, corpus: Path) -> N
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "gptkit.runs.train", __name__])
     whole = tmp_path / "whole"
-    start(context, tmp_path / "warm-up", corpus).join(120)
+    start(context, tmp_path / "warm-up", corpus).join(600)
     began = time.monotonic()
     process = start(context, whole, corpus)
-    process.join(120)
+    process.join(600)
     duration = time.monotonic() - began
     assert process.exitcode == 0
     expected = contents(whole)
@@ -116,11 +116,11 @@ def test_resume_after_kills_at_random_moments(tmp_path: Path, corpus: Path) -> N
             killed = tmp_path / f"killed-{n_killed}"
             continue
         os.kill(process.pid, signal.SIGKILL)
-        process.join(60)
+        process.join(600)
         n_killed += 1
         reached.append(CheckpointStore(killed / "checkpoints").steps()[-1:])
     process = start(context, killed, corpus)
-    process.join(120)
+    process.join(600)
     assert process.exitcode == 0
     assert contents(killed) == expected, f"the checkpoints at which it was killed: {reached}"
     assert not [path for path in killed.rglob(".*") if path.name != ".lock"], "something was left behind"

@@ -56,7 +56,7 @@ class ServerProcess:
         host, _, port = self.url.removeprefix("http://").rpartition(":")
         return host, int(port)
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 20) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 120) -> None:
         """Wait until a condition holds, or fail with the server's messages."""
         end = time.monotonic() + seconds
         while not condition():
@@ -66,7 +66,7 @@ class ServerProcess:
 
     def get(self, path: str) -> str:
         """Return the body of a GET request."""
-        with urllib.request.urlopen(self.url + path, timeout=30) as response:
+        with urllib.request.urlopen(self.url + path, timeout=120) as response:
             return str(response.read().decode())
 
     def metric(self, name: str, **labels: str) -> float:
@@ -86,7 +86,7 @@ class ServerProcess:
         """Return the entries of the access log."""
         return [json.loads(line) for line in self.messages.splitlines() if line.startswith("{")]
 
-    def access_entry(self, request_id: str, seconds: float = 10) -> dict[str, Any]:
+    def access_entry(self, request_id: str, seconds: float = 120) -> dict[str, Any]:
         """Return the entry of a request, which is written after its answer."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -96,7 +96,7 @@ class ServerProcess:
             time.sleep(0.05)
         raise AssertionError(f"the access log has no entry of request {request_id}")
 
-    def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 120) -> int:
         """Send a signal; return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)

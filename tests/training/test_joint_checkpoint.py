@@ -31,9 +31,9 @@ class Exchange:
 
     def values(self, rank: int, value: Any) -> list[Any]:
         self._values[rank] = value
-        self._barrier.wait(10)
+        self._barrier.wait(120)
         values = [self._values[rank] for rank in range(2)]
-        self._barrier.wait(10)
+        self._barrier.wait(120)
         return values
 
 
