@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,18 @@ from gptkit.docs import conformance, contracts, ejected, models
 from gptkit.docs.pages import navigation, pages, write
 
 
+@pytest.fixture(scope="module")
+def pages_built_in(builtin: Registry) -> dict[str, str]:
+    """The pages of the built-in components, without figures. Not to be changed."""
+    return pages(builtin, figures=False)
+
+
+@pytest.fixture(scope="module")
+def pages_with_plugins(with_plugins: Registry) -> dict[str, str]:
+    """The pages of the built-in components and of plugins, without figures. Not to be changed."""
+    return pages(with_plugins, figures=False)
+
+
 def listed(result: dict[str, str]) -> set[tuple[str, str]]:
     parts = [path.removeprefix("components/").removesuffix(".md").split("/") for path in result if "/" in path]
     return {(part[0], part[1]) for part in parts if len(part) == 2 and part[1] != "index"}
@@ -23,23 +34,23 @@ def registered(registry: Registry) -> set[tuple[str, str]]:
     return {(kind, name) for kind in registry.kinds() for name in registry.names(kind)}
 
 
-def test_one_page_per_registered_component(builtin: Registry, with_plugins: Registry) -> None:
-    for registry in (builtin, with_plugins):
-        result = pages(registry, figures=False)
+def test_one_page_per_registered_component(
+    builtin: Registry, with_plugins: Registry, pages_built_in: dict[str, str], pages_with_plugins: dict[str, str]
+) -> None:
+    for registry, result in ((builtin, pages_built_in), (with_plugins, pages_with_plugins)):
         assert listed(result) == registered(registry)
         kinds = {path.split("/")[1] for path in result if path.count("/") == 2 and path.endswith("/index.md")}
         assert kinds == set(registry.kinds())
-    assert listed(result) - listed(pages(builtin, figures=False)) == {("norm", "halving"), ("paint", "plain")}
+    assert listed(pages_with_plugins) - listed(pages_built_in) == {("norm", "halving"), ("paint", "plain")}
 
 
-def test_indexes_link_to_every_component(with_plugins: Registry) -> None:
-    result = pages(with_plugins, figures=False)
+def test_indexes_link_to_every_component(with_plugins: Registry, pages_with_plugins: dict[str, str]) -> None:
     for kind, name in registered(with_plugins):
-        assert f"[{name}]({kind}/{name}.md)" in result["components/index.md"]
-        assert f"[{name}]({name}.md)" in result[f"components/{kind}/index.md"]
+        assert f"[{name}]({kind}/{name}.md)" in pages_with_plugins["components/index.md"]
+        assert f"[{name}]({name}.md)" in pages_with_plugins[f"components/{kind}/index.md"]
 
 
-def test_navigation_holds_every_page_once(with_plugins: Registry) -> None:
+def test_navigation_holds_every_page_once(with_plugins: Registry, pages_with_plugins: dict[str, str]) -> None:
     def flat(entry: object) -> list[str]:
         if isinstance(entry, str):
             return [entry]
@@ -47,11 +58,11 @@ def test_navigation_holds_every_page_once(with_plugins: Registry) -> None:
         return [path for item in items for path in flat(item)]  # type: ignore[attr-defined]
 
     paths = flat(navigation(with_plugins))
-    assert sorted([*paths, "plugins.md"]) == sorted(pages(with_plugins, figures=False))
+    assert sorted([*paths, "plugins.md"]) == sorted(pages_with_plugins)
 
 
-def test_plugin_component_has_a_page(with_plugins: Registry) -> None:
-    page = pages(with_plugins, figures=False)["components/norm/halving.md"]
+def test_plugin_component_has_a_page(pages_with_plugins: dict[str, str]) -> None:
+    page = pages_with_plugins["components/norm/halving.md"]
     for part in (
         "# halving\n\nHalve every vector, e.g. for tests.",
         "```yaml\nnorm: halving\n```",
@@ -70,8 +81,8 @@ def test_plugin_component_has_a_page(with_plugins: Registry) -> None:
         assert part in page
 
 
-def test_required_and_nested_fields_are_listed(with_plugins: Registry) -> None:
-    page = pages(with_plugins, figures=False)["components/paint/plain.md"]
+def test_required_and_nested_fields_are_listed(pages_with_plugins: dict[str, str]) -> None:
+    page = pages_with_plugins["components/paint/plain.md"]
     assert "```yaml\npaint: {name: plain, color: red}\n```" in page
     required, _, optional = page.partition("**Optional**")
     assert "**Required**\n\n`color`\n:   Which one, `red` or &lt;blue\\>.<br>`str`; at least 1 character\n" in required
@@ -79,8 +90,8 @@ def test_required_and_nested_fields_are_listed(with_plugins: Registry) -> None:
     assert "`under`\n:   A norm below.<br>[norm](../norm/index.md) or `null` · default `null`" in optional
 
 
-def test_page_of_a_kind_shows_its_contract(with_plugins: Registry) -> None:
-    page = pages(with_plugins, figures=False)["components/paint/index.md"]
+def test_page_of_a_kind_shows_its_contract(pages_with_plugins: dict[str, str]) -> None:
+    page = pages_with_plugins["components/paint/index.md"]
     for part in (
         "# paint\n\nColor of a model. It has no other effect.",
         "**Declared capabilities:**\n\n- **bright**: whether it shines.",
@@ -91,14 +102,14 @@ def test_page_of_a_kind_shows_its_contract(with_plugins: Registry) -> None:
         assert part in page
 
 
-def test_runtime_contracts_are_shown(builtin: Registry) -> None:
-    page = pages(builtin, figures=False)["components/attention/index.md"]
+def test_runtime_contracts_are_shown(pages_built_in: dict[str, str]) -> None:
+    page = pages_built_in["components/attention/index.md"]
     assert "### Attention" in page
     assert "forward(self, x_BTE: Tensor, forward: Forward) -> Tensor" in page
 
 
-def test_a_broken_plugin_is_listed_with_its_error(with_plugins: Registry) -> None:
-    page = pages(with_plugins, figures=False)["plugins.md"]
+def test_a_broken_plugin_is_listed_with_its_error(pages_with_plugins: dict[str, str]) -> None:
+    page = pages_with_plugins["plugins.md"]
     assert '!!! failure "gptkit-gone==9"' in page
     assert "could not be imported: ImportError: no module named 'gone'" in page
     assert "| `gptkit-paints==3.2` | `paints.plugin` | active |" in page
@@ -113,14 +124,14 @@ def test_snippets_have_the_keys_of_a_spec_file(with_plugins: Registry) -> None:
     class Root(Spec):
         model: Model
 
-    result = pages(with_plugins, root=Root, figures=False)
+    result = pages(with_plugins, root=Root, figures=False, kinds=["norm"])
     assert "```yaml\nmodel:\n  norms: [halving]\n```" in result["components/norm/halving.md"]
     assert "model:\n  norms:\n    - {name: halving, times: 1, " in result["components/norm/halving.md"]
     assert "- `model.norms`, a list" in result["components/norm/index.md"]
 
 
-def test_page_has_a_table_of_positions_by_attentions(builtin: Registry) -> None:
-    index = pages(builtin, figures=False)["components/index.md"]
+def test_page_has_a_table_of_positions_by_attentions(builtin: Registry, pages_built_in: dict[str, str]) -> None:
+    index = pages_built_in["components/index.md"]
     for name, entry in builtin.entries("position").items():
         row = next(line for line in index.splitlines() if line.startswith(f"| [{name}](position/{name}.md) |"))
         cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
@@ -129,22 +140,16 @@ def test_page_has_a_table_of_positions_by_attentions(builtin: Registry) -> None:
             assert cell.startswith("yes") == (uses <= set(getattr(attention.cls, "accepts", ())))
 
 
-@pytest.fixture
-def two_kinds(monkeypatch: pytest.MonkeyPatch) -> Callable[[Registry], dict[str, str]]:
-    """Let `write` write the pages of two kinds, beside those of all kinds, and return their function."""
-    some = partial(pages, kinds=("norm", "schedule"))
-    monkeypatch.setattr("gptkit.docs.pages.pages", some)
-    return some
-
-
 @pytest.mark.slow
-def test_write_creates_the_same_pages(
-    tmp_path: Path, builtin: Registry, two_kinds: Callable[[Registry], dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_creates_the_same_pages(tmp_path: Path, builtin: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = partial(pages, kinds=("norm", "schedule"), figures=False)
+    monkeypatch.setattr("gptkit.docs.pages.pages", some)
+    for module in (contracts, models, ejected):
+        monkeypatch.setattr(module, "page", cache(module.page))
     monkeypatch.setattr(conformance, "page", lambda registry: f"{len(registry.kinds())} kinds are checked\n")
     directory = tmp_path / "deep" / "directory"
     written = write(directory, builtin)
-    plain = two_kinds(builtin) | {
+    plain = some(builtin) | {
         "conformance.md": f"{len(builtin.kinds())} kinds are checked\n",
         contracts.PAGE: contracts.page(builtin),
         models.PAGE: models.page(builtin),
@@ -154,12 +159,12 @@ def test_write_creates_the_same_pages(
     assert {path.relative_to(directory).as_posix(): path.read_text(encoding="utf-8") for path in written} == expected
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("two_kinds")
 def test_write_replaces_its_own_pages_and_nothing_else(
     tmp_path: Path, builtin: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conformance, "page", lambda registry: "checks\n")
+    monkeypatch.setattr("gptkit.docs.pages.pages", partial(pages, kinds=("norm",), figures=False))
+    for module in (conformance, contracts, models, ejected):
+        monkeypatch.setattr(module, "page", lambda registry: "generated\n")
     index = write(tmp_path, builtin)[0]
     text = index.read_text(encoding="utf-8")
     write(tmp_path, builtin)
