@@ -129,7 +129,7 @@ def main(directory: Path, names: list[str]) -> None:
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count > 1:
         # Once for all cases; otherwise each training run creates a process group.
-        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=300))
     corpus, registry = directory / "corpus.txt", registry_of(looped=looped_plugin)
     losses = {}
     for name in names:

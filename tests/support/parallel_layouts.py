@@ -1,14 +1,17 @@
-"""Train one model in several layouts of processes; started by torchrun, and in a single process.
+"""Train one model in several layouts of processes, which are forks of one: importing torch takes longer than the training.
 
-Arguments: the directory, then names of layouts (``data=2,tensor=2``), or ``resume:LAYOUT:SOURCE``, which continues a copy of
-the run of another layout for one step.
+Arguments: the directory, then groups of a number of processes, and what they do one after the other: names of layouts
+(``data=2,tensor=2``), or ``resume:LAYOUT:SOURCE``, which continues a copy of the run of another layout for one step.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
+import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -77,12 +80,13 @@ def resume(directory: Path, layout: str, source: str) -> None:
     gptkit.resume(copied, [f"training.steps={STEPS + 1}", *changes], progress=False)
 
 
-def main(directory: Path, tasks: list[str]) -> None:
-    torch.set_num_threads(1)
-    LossPlot.on_checkpoint = write_one_pixel  # type: ignore[method-assign]
-    if "WORLD_SIZE" in os.environ:
+def work(directory: Path, tasks: list[str], rank: int, count: int, port: int) -> None:
+    """Do the tasks as one of several processes, with the variables of torchrun."""
+    if count > 1:
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+        os.environ.update({"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in ranks.items()}})
         # Once for all tasks; otherwise each training run creates a process group.
-        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=300))
     for task in tasks:
         if task.startswith("resume:"):
             _, layout, source = task.split(":")
@@ -92,6 +96,43 @@ def main(directory: Path, tasks: list[str]) -> None:
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def run(directory: Path, tasks: list[str], count: int) -> None:
+    """Do the tasks in a number of new processes.
+
+    Raises:
+        SystemExit: one of them failed.
+    """
+    fork = multiprocessing.get_context("fork")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [fork.Process(target=work, args=(directory, tasks, rank, count, port)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    sentinels = {process.sentinel: process for process in processes}
+    while sentinels:
+        for ended in multiprocessing.connection.wait(list(sentinels)):
+            process = sentinels.pop(ended)  # type: ignore[call-overload]
+            process.join()
+            if process.exitcode:
+                for other in sentinels.values():  # which would wait for it
+                    other.terminate()
+                sys.exit(f"{tasks}: a process of {count} ended with status {process.exitcode}")
+
+
+def main(directory: Path, arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    LossPlot.on_checkpoint = write_one_pixel  # type: ignore[method-assign]
+    groups: list[tuple[int, list[str]]] = []
+    for argument in arguments:
+        if argument.isdigit():
+            groups.append((int(argument), []))
+        else:
+            groups[-1][1].append(argument)
+    for count, tasks in groups:
+        run(directory, tasks, count)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +29,18 @@ ON_FOUR = ("shard=4", "data=2,tensor=2", "shard=2,tensor=2")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs torch with gloo"),
+    pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs forks"),
 ]
-
-
-def torchrun(count: int, directory: Path, tasks: list[str]) -> None:
-    launch("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), SCRIPT, str(directory), *tasks)
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("layouts")
     (directory / "corpus.txt").write_text(TEXT, encoding="utf-8")
-    launch(SCRIPT, str(directory), "one")
-    torchrun(2, directory, list(TWO))
     continued = [f"resume:{layout}:{source}" for layout in ON_FOUR for source in TWO]
-    torchrun(4, directory, [*FOUR, *continued, f"resume:{REPLICAS}:{REPLICAS}"])
-    torchrun(2, directory, [f"resume:{layout}:{REPLICAS}" for layout in TWO])
-    launch(SCRIPT, str(directory), *(f"resume::{source}" for source in (*FROM, REPLICAS)))
+    on_one, on_two = [f"resume::{source}" for source in (*FROM, REPLICAS)], [f"resume:{layout}:{REPLICAS}" for layout in TWO]
+    four = [*FOUR, *continued, f"resume:{REPLICAS}:{REPLICAS}"]
+    launch(SCRIPT, str(directory), "1", "one", "2", *TWO, "4", *four, "2", *on_two, "1", *on_one)
     return directory
 
 

@@ -22,6 +22,8 @@ from gptkit.checkpoint.store import CheckpointStore, read_state
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 
 ROOT = Path(__file__).parents[2]
+LONGEST = 600
+"""Seconds after which a process is taken to hang; a machine that does other work, too, takes several times as long."""
 SPEC = """\
 name: failures
 tokenizer: byte
@@ -63,7 +65,7 @@ def start(
 def wait_for_checkpoint(project: Path, after: int = 0) -> int:
     """Wait for a checkpoint after a step, and return its step."""
     store = CheckpointStore(project / "run" / "checkpoints")
-    end = time.monotonic() + 120
+    end = time.monotonic() + LONGEST
     while time.monotonic() < end:
         steps = store.steps()
         if steps and steps[-1] > after:
@@ -83,7 +85,7 @@ def resumes(project: Path) -> None:
     """Check that the training continues in one process from its newest checkpoint and ends."""
     step = checked(project)
     done = start(project, "--resume", "--set", f"training.steps={step + 5}")
-    output = done.communicate(timeout=120)[0]
+    output = done.communicate(timeout=LONGEST)[0]
     assert done.returncode == 0, output
     assert checked(project) == step + 5
     assert not list((project / "run" / "checkpoints").glob(".*"))
@@ -95,26 +97,24 @@ def test_signal_saves_a_checkpoint_of_the_last_step(project: Path, number: signa
     process = start(project)
     wait_for_checkpoint(project)
     process.send_signal(number)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=LONGEST)[0]
     assert process.returncode == 130, output
     assert "continue with: gptkit train --resume run" in output
     assert f"after step {checked(project)} of" in output
     resumes(project)
 
 
-def torchrun(port: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port)
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+"""Start of two processes, with a port that is free."""
 
 
 @pytest.mark.slow
 def test_killed_process_of_several_ends_the_others(project: Path) -> None:
-    process = start(project, launcher=(*torchrun("29653"), *GPTKIT))
+    process = start(project, launcher=(*TORCHRUN, *GPTKIT))
     wait_for_checkpoint(project)
     victim = _of_rank(1, project)
     os.kill(victim, signal.SIGKILL)
-    killed = time.monotonic()
-    output = process.communicate(timeout=60)[0]
-    assert time.monotonic() - killed < 60
+    output = process.communicate(timeout=LONGEST)[0]
     assert process.returncode != 0
     messages = re.findall(r"error: (.*)", output)
     assert len(messages) == 1, output
@@ -127,7 +127,7 @@ def test_killed_process_of_several_ends_the_others(project: Path) -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_full_disk_while_all_processes_write_is_reported_once(project: Path, rank: int) -> None:
     process = start_failing(project, "full", rank)
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=LONGEST)[0]
     assert process.returncode != 0
     messages = re.findall(r"error: (.*)", output)
     assert len(messages) == 1, output
@@ -143,7 +143,7 @@ def test_full_disk_while_all_processes_write_is_reported_once(project: Path, ran
 def test_process_killed_while_all_write_leaves_the_last_checkpoint(project: Path, rank: int) -> None:
     process = start_failing(project, "kill", rank)
     wait_for_checkpoint(project)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=LONGEST)[0]
     assert process.returncode != 0
     messages = re.findall(r"error: (.*)", output)
     assert len(messages) == 1, output
@@ -154,7 +154,7 @@ def test_process_killed_while_all_write_leaves_the_last_checkpoint(project: Path
 
 def start_failing(project: Path, failure: str, rank: int) -> subprocess.Popen[str]:
     """Start a sharded training in two processes, one of which fails when it writes the checkpoint of step 20."""
-    launcher = (*torchrun("29654"), str(ROOT / "tests" / "support" / "failing_writes.py"), failure, str(rank))
+    launcher = (*TORCHRUN, str(ROOT / "tests" / "support" / "failing_writes.py"), failure, str(rank))
     return start(project, "--set", "training.parallel.shard=2", launcher=launcher)
 
 
@@ -175,7 +175,7 @@ def _of_rank(rank: int, project: Path) -> int:
 
 @pytest.mark.slow
 def test_full_disk_keeps_the_last_checkpoint(project: Path) -> None:
-    assert start(project, "--set", "training.steps=20", "--quiet").wait(timeout=120) == 0
+    assert start(project, "--set", "training.steps=20", "--quiet").wait(timeout=LONGEST) == 0
     size = (project / "run/checkpoints/step-00000020/model.safetensors").stat().st_size
 
     def limit() -> None:  # a write beyond the limit fails like one on a full disk
@@ -183,7 +183,7 @@ def test_full_disk_keeps_the_last_checkpoint(project: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, size - 1))
 
     process = start(project, "--resume", limit=limit)
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=LONGEST)[0]
     assert process.returncode == 2, output
     assert "the checkpoint cannot be written" in output
     assert "earlier checkpoints are intact" in output.replace("\n", " ")
@@ -196,7 +196,7 @@ def test_full_disk_keeps_the_last_checkpoint(project: Path) -> None:
 def test_directory_that_may_not_be_written_is_reported(project: Path) -> None:
     (project / "run").mkdir(mode=0o500)
     process = start(project)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=LONGEST)[0]
     assert process.returncode == 2, output
     assert "Permission denied" in output
     assert list((project / "run").iterdir()) == []
@@ -204,13 +204,13 @@ def test_directory_that_may_not_be_written_is_reported(project: Path) -> None:
 
 @pytest.mark.slow
 def test_damaged_checkpoint_is_named_and_an_earlier_one_can_be_used(project: Path) -> None:
-    assert start(project, "--set", "training.steps=20", "--quiet").wait(timeout=120) == 0
+    assert start(project, "--set", "training.steps=20", "--quiet").wait(timeout=LONGEST) == 0
     weights = project / "run/checkpoints/step-00000020/model.safetensors"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 0xFF
     weights.write_bytes(content)
     process = start(project, "--resume")
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=LONGEST)[0]
     assert process.returncode == 2, output
     assert "model.safetensors" in output
     assert "step-00000020" in output
@@ -220,7 +220,7 @@ def test_damaged_checkpoint_is_named_and_an_earlier_one_can_be_used(project: Pat
 @pytest.mark.slow
 def test_loss_that_is_not_finite_ends_with_the_last_good_checkpoint(project: Path) -> None:
     process = start(project, "--set", "training.optimizer.learning_rate=1e30", "--set", "training.clip=null")
-    output = process.communicate(timeout=120)[0]
+    output = process.communicate(timeout=LONGEST)[0]
     assert process.returncode == 2, output
     assert re.search(r"error: the (loss is|gradients are not finite)", output)
     assert "lower training.optimizer.learning_rate" in output.replace("\n", " ")
