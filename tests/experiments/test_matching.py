@@ -174,15 +174,15 @@ ALL, SOME = "every pair", "pairs with one component"
 @pytest.mark.parametrize(
     ("kind", "quantity", "which"),
     [
+        *(pytest.param("position", quantity, ALL, marks=pytest.mark.slow) for quantity in ("parameters", "flops", "cache")),
+        # Their parameters and operations: the fast tests above.
+        *(pytest.param(kind, "cache", ALL, marks=pytest.mark.slow) for kind in ("attention", "norm", "feedforward")),
+        # Hundreds of pairs, with one search for all.
         *(
-            pytest.param(kind, quantity, ALL, marks=pytest.mark.slow)
-            for kind in ("attention", "position", "norm", "feedforward")
-            for quantity in ("parameters", "flops", "cache")
-            if (kind, quantity) != ("attention", "flops")
+            pytest.param("attention", quantity, which, marks=mark)
+            for quantity in ("parameters", "flops")
+            for which, mark in ((SOME, pytest.mark.slow), (ALL, pytest.mark.nightly))
         ),
-        # The search is that for parameters; the operations of an attention take a second to count for each pair.
-        pytest.param("attention", "flops", SOME, marks=pytest.mark.slow),
-        pytest.param("attention", "flops", ALL, marks=pytest.mark.nightly),
     ],
 )
 def test_every_pair_matches_or_has_a_reason(tmp_path: Path, kind: str, quantity: Match, which: str) -> None:

@@ -21,7 +21,7 @@ __all__ = ["COUNT", "COUNTS", "SLOW", "bounded", "damaged", "forge", "read_damag
 
 COUNT = int(os.environ.get("GPTKIT_DAMAGED_FILES", "10"))
 """Number of damaged files of each kind in the fast tests."""
-SLOW = int(os.environ.get("GPTKIT_DAMAGED_FILES", "100"))
+SLOW = int(os.environ.get("GPTKIT_DAMAGED_FILES", "50"))
 """Number in the slow tests; `make nightly` sets both to 2,000."""
 COUNTS = [COUNT, pytest.param(SLOW, marks=pytest.mark.slow)]
 
