@@ -89,7 +89,7 @@ def slow(value: Any) -> Any:
 
 @pytest.mark.parametrize("preset", marked(PRESETS, FAST))
 def test_step_of_several_tokens_equals_the_pass_of_the_model(preset: str) -> None:
-    model = small_preset(preset)
+    model = small_preset(preset, each=1)
     if model.new_cache(1).is_plain:  # else texts are always computed eagerly
         compare_widths(model, interpreted(model, StepForm(width=8)), 8, [0])
 

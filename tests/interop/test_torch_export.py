@@ -48,7 +48,7 @@ AT_NIGHT = ["modern", "qwen3-0.6b", "mixtral-8x7b"]
     ],
 )
 def test_torch_alone_computes_the_logits_of_presets(preset: str, tmp_path: Path) -> None:
-    model = randomized(small_preset(preset))
+    model = randomized(small_preset(preset, each=1))
     path = tmp_path / "model.pt2"
     remarks = TorchExportFormat(capacity=96).write(native(model), path)
     assert not any("calls of one token" in remark for remark in remarks)

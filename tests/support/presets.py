@@ -64,50 +64,55 @@ def marked(presets: Iterable[str], fast: Container[str] = ()) -> list[Any]:
     ]
 
 
-def shrink(value: Any) -> Any:
-    """Return the same architecture, a few thousand times smaller."""
+def shrink(value: Any, each: int = 2) -> Any:
+    """Return the same architecture, a few thousand times smaller.
+
+    Args:
+        value: a spec or a part of it.
+        each: the largest number of equal layers.
+    """
     if isinstance(value, dict):
-        small = {key: shrink(item) for key, item in value.items()}
+        small = {key: shrink(item, each) for key, item in value.items()}
         for key, item in value.items():
             if key in SMALL and item is not None:
                 small[key] = SMALL[key]
             if key == "repeat":
-                small[key] = min(item, 2)
+                small[key] = min(item, each)
             if key == "fraction" and item < 1:
                 small[key] = 0.5
             if key in ("short", "long"):  # a divisor for each rotated pair of features
                 small[key] = item[:2]
             if key == "layers" and item is not None:
-                small[key] = _first_of_each(small[key])
+                small[key] = _first_of_each(small[key], each)
         return small
     if isinstance(value, list):
-        return [shrink(item) for item in value]
+        return [shrink(item, each) for item in value]
     return value
 
 
-def _first_of_each(layers: list[Any]) -> list[Any]:
-    """Return the layers without the third and later entry of the same: patterns of 50 layers have three kinds of them."""
+def _first_of_each(layers: list[Any], count: int) -> list[Any]:
+    """Return the first entries of each layer: patterns of 50 layers have three kinds of them."""
     counts: Counter[str] = Counter()
     kept = []
     for layer in layers:
         same = json.dumps({**layer, "repeat": None}, sort_keys=True)
         counts[same] += 1
-        if counts[same] <= 2:
+        if counts[same] <= count:
             kept.append(layer)
     return kept
 
 
-def small_layout(preset: str) -> dict[str, Any]:
-    """Return the model section of a small model of the architecture of a shipped preset."""
-    data: dict[str, Any] = shrink(open_spec(find(preset)).spec.model.model_dump(mode="json"))
+def small_layout(preset: str, each: int = 2) -> dict[str, Any]:
+    """Return the model section of a small model of the architecture of a shipped preset; two layers if all are equal."""
+    data: dict[str, Any] = shrink(open_spec(find(preset)).spec.model.model_dump(mode="json"), each)
     layers = data["layers"]
     data["n_layers"] = 2 if layers is None else sum(layer["repeat"] for layer in layers)
     return data
 
 
-def small_preset(preset: str) -> GPT:
-    """Return a small model of the architecture of a shipped preset."""
-    return GPT(small_layout(preset), V, seed=3).eval()
+def small_preset(preset: str, each: int = 2) -> GPT:
+    """Return a small model of the architecture of a shipped preset, with at most `each` equal layers of a pattern."""
+    return GPT(small_layout(preset, each), V, seed=3).eval()
 
 
 def parts(preset: str) -> set[tuple[str, ...]]:
