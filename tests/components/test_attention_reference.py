@@ -77,6 +77,18 @@ def test_grouped_query_equals_repeated_heads() -> None:
     torch.testing.assert_close(actual(x, forward), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_output_norm_is_applied_to_all_heads_together(gated: bool) -> None:
+    norm = {"name": "rms", "eps": 1e-3}
+    actual: Any = build({"name": "multi-head", "n_heads": 4, "d_head": 5, "output_norm": norm, "output_gate": gated})
+    x, forward = inputs()
+    q, k, v, *gates = F.linear(x, actual.qkv.weight).chunk(4 if gated else 3, -1)
+    out = F.scaled_dot_product_attention(heads(q, 4), heads(k, 4), heads(v, 4), is_causal=True).transpose(1, 2).flatten(2)
+    out = out * gates[0].sigmoid() if gated else out
+    normed = F.rms_norm(out, (20,), actual.output_norm.weight, 1e-3)
+    torch.testing.assert_close(actual(x, forward), F.linear(normed, actual.output.weight), atol=1e-5, rtol=1e-5)
+
+
 def test_single_head_equals_the_formula() -> None:
     actual: Any = build({"name": "single-head", "d_head": 7, "qkv_bias": True})
     x, forward = inputs()

@@ -134,6 +134,26 @@ def test_single_branch_has_one_norm_and_one_part(branch: Any, scale: float) -> N
     torch.testing.assert_close(block(x, FORWARD), wanted, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_single_branch_without_a_shortcut_replaces_its_input(scale: float) -> None:
+    block: Any = built(SingleBranchSpec(branch="feedforward", shortcut=False, residual_scale=scale))
+    x = inputs()
+    wanted = scale * block.feedforward(block.feedforward_norm(x), FORWARD)
+    torch.testing.assert_close(block(x, FORWARD), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_pre_norm_without_a_norm_of_attentions_input() -> None:
+    block: Any = built(PreNormSpec(attention_input_norm=False))
+    x = inputs()
+    mixed = x + block.attention(x, FORWARD)
+    wanted = mixed + block.feedforward(block.feedforward_norm(mixed), FORWARD)
+    torch.testing.assert_close(block(x, FORWARD), wanted, rtol=1e-6, atol=1e-6)
+    assert [name for name, _ in block.named_parameters() if "norm" in name] == [
+        "feedforward_norm.weight",
+        "feedforward_norm.bias",
+    ]
+
+
 @pytest.mark.parametrize(
     ("spec", "by_hand", "norms"), CASES, ids=lambda value: str(value) if isinstance(value, BlockSpec) else ""
 )

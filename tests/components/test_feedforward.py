@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gptkit.components.feedforward.gated import GatedSpec
 from gptkit.components.feedforward.mlp import MLPSpec
+from gptkit.components.feedforward.single_layer import SingleLayerSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.nn.feedforward import FeedForward
@@ -200,3 +201,37 @@ def test_feedforward_copies_and_casts(spec: FeedForwardSpec) -> None:
     assert narrow.dtype == torch.bfloat16
     wanted = module(inputs(), FORWARD)
     assert (narrow - wanted).norm() / wanted.norm() < 0.02
+
+
+def test_hidden_norm_equals_bitnet() -> None:
+    modeling = pytest.importorskip("transformers.models.bitnet.modeling_bitnet")
+    from transformers import BitNetConfig
+
+    actual = built(GatedSpec(activation="relu-squared", d_hidden=20, hidden_norm={"name": "rms", "eps": 1e-5}))
+    reference = modeling.BitNetMLP(BitNetConfig(hidden_size=E, intermediate_size=20))
+    state = actual.state_dict()
+    gate, up = state["gate_up.weight"].chunk(2)
+    reference.load_state_dict(
+        {
+            "gate_proj.weight": gate,
+            "up_proj.weight": up,
+            "down_proj.weight": state["down.weight"],
+            "ffn_sub_norm.weight": state["hidden_norm.weight"],
+        }
+    )
+    same(actual, reference)
+
+
+def test_experts_with_a_norm_have_one_each() -> None:
+    assert GatedSpec(d_hidden=20, hidden_norm="rms").build_stacked(CONTEXT, 3) is None
+
+
+def test_single_layer_equals_the_layer_before_modernberts_vocabulary() -> None:
+    modeling = pytest.importorskip("transformers.models.modernbert_decoder.modeling_modernbert_decoder")
+    from transformers import ModernBertDecoderConfig
+
+    config = ModernBertDecoderConfig(hidden_size=E, classifier_bias=True, norm_eps=1e-3)
+    reference = modeling.ModernBertDecoderPredictionHead(config)
+    actual = built(SingleLayerSpec())
+    reference.dense.load_state_dict({name.split(".")[1]: value for name, value in actual.state_dict().items()})
+    torch.testing.assert_close(F.layer_norm(actual(inputs(), FORWARD), (E,), eps=1e-3), reference(inputs()))

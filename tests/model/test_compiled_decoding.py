@@ -111,6 +111,8 @@ def small(**changes: Any) -> GPT:
         {"name": "mamba2", "d_head": 8, "d_state": 6},
         {"name": "mamba1", "d_inner": 24, "d_state": 6},
         {"name": "rg-lru", "n_heads": 4},
+        {"name": "mlstm", "n_heads": 2},
+        {"name": "differential", "n_heads": 4, "n_kv_heads": 2},
         {"name": "lightning", "d_head": 8},
         {"name": "hybrid", "recurrence": {"name": "lightning", "d_head": 8}},
     ],

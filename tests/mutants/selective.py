@@ -1,4 +1,4 @@
-"""Recurrences with a decay of each feature, with one error each."""
+"""Recurrences with a decay of each feature or exponential gates, with one error each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pydantic import Field
 from torch import Tensor
 
 from gptkit.components.attention.mamba1 import Mamba1Spec
+from gptkit.components.attention.mlstm import MLstmSpec
 from gptkit.components.attention.modules.mamba1 import Mamba1
+from gptkit.components.attention.modules.mlstm import MLstm
 from gptkit.components.attention.modules.rg_lru import RgLru
 from gptkit.components.attention.rg_lru import RgLruSpec
 from gptkit.kinds.context import BuildContext
@@ -130,6 +132,63 @@ class AveragesShifted(WrongRgLru):
             return _shifted(super().new_state(allocation))
 
     name: Literal["averages-shifted"] = "averages-shifted"
+    runtime_class = Runtime
+    caught_by = "cached-equals-full"
+    also = CACHED
+
+
+class WrongMLstm(Mutant, MLstmSpec):
+    """Base of mLSTM layers with the runtime class `runtime_class`."""
+
+    n_heads: int = Field(2, description="Number of heads.")
+    d_key: int | None = Field(6, description="Features of a key.")
+    d_value: int | None = Field(8, description="Features of a value.")
+    runtime_class: ClassVar[type[MLstm]]
+    twin_class = MLstmSpec
+
+    def build(self, context: BuildContext) -> MLstm:
+        made: MLstm = become(super().build(context), self.runtime_class)
+        return made
+
+
+class GatesPadding(WrongMLstm):
+    """Add padding to the matrices."""
+
+    class Runtime(MLstm):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, blind(forward, left_padding_B=None))
+
+    name: Literal["gates-padding"] = "gates-padding"
+    runtime_class = Runtime
+    caught_by = "padding-is-ignored"
+    also = PADDING
+
+
+class GatesAcrossDocuments(WrongMLstm):
+    """Keep the state of one document for the next one."""
+
+    class Runtime(MLstm):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, blind(forward, documents_BT=None))
+
+    name: Literal["gates-across-documents"] = "gates-across-documents"
+    runtime_class = Runtime
+    caught_by = "documents-keep-apart"
+
+
+class ForgetsTheLargestExponent(WrongMLstm):
+    """Store the state without the exponent by which it is divided."""
+
+    class Runtime(MLstm):
+        class State(RecurrentState):
+            def update(self, n_new: int, *tensors: Tensor) -> None:
+                super().update(n_new, *tensors[:2], tensors[2] * 0)
+
+        def new_state(self, allocation: Allocation) -> RecurrentState:
+            made: RecurrentState = become(super().new_state(allocation), self.State)
+            return made
+
+    name: Literal["forgets-the-largest-exponent"] = "forgets-the-largest-exponent"
     runtime_class = Runtime
     caught_by = "cached-equals-full"
     also = CACHED

@@ -311,6 +311,57 @@ SPECS: dict[str, dict[str, Any]] = {
             },
         ],
     },
+    "differential": {
+        "attention": {"name": "differential", "n_heads": 2, "d_head": 8},
+        "n_layers": 3,
+        "layers": [
+            {},
+            {"attention": {"n_heads": 4, "n_kv_heads": 2, "d_head": 4, "qkv_bias": True, "output_bias": True, "window": 5}},
+            {"attention": {"norm": RMS, "dropout": 0.1, "lambda_init": 0.3}},
+        ],
+    },
+    "differential-biased": {"position": "alibi", "attention": {"name": "differential", "n_heads": 4, "n_kv_heads": 2}},
+    "layer-before-the-head": {
+        "embedding": {"name": "token", "norm": "layer"},
+        "attention": GROUPED,
+        "n_layers": 3,
+        "layers": [
+            {"block": {"attention_input_norm": False}},
+            {},
+            {
+                "block": {"name": "single-branch", "branch": "feedforward", "shortcut": False},
+                "feedforward": {"name": "single-layer", "activation": "gelu-tanh"},
+            },
+        ],
+    },
+    "inner-norms": {
+        "attention": {**GROUPED, "output_norm": RMS},
+        "feedforward": {"name": "gated", "activation": "relu-squared", "hidden_norm": RMS},
+        "n_layers": 4,
+        "layers": [
+            {},
+            {"attention": {"output_gate": True, "d_value": 6}, "feedforward": {"dropout": 0.1, "output_scale": 0.5}},
+            {"attention": {"name": "multi-head", **HEADS, "head_gate": "sigmoid", "output_norm": "layer"}},
+            {
+                "feedforward": {
+                    "name": "experts",
+                    "n_experts": 3,
+                    "expert": {"name": "gated", "d_hidden": 9, "hidden_norm": RMS},
+                }
+            },
+        ],
+    },
+    "exponential": {
+        "position": "none",
+        "attention": {"name": "mlstm", "n_heads": 2, "d_key": 5, "d_value": 7},
+        "n_layers": 4,
+        "layers": [
+            {},
+            {"attention": {"n_heads": 3, "norm": "rms", "gate_softcap": None, "eps": 0.01, "norm_eps": 1e-3}},
+            {"attention": {"norm": "none", "gate_softcap": 4.0, "d_value": 4}},
+            {"attention": {"name": "multi-head", **HEADS}, "position": "rotary"},
+        ],
+    },
     "lightning": {
         "position": "none",
         "attention": {"name": "lightning", "n_heads": 3, "d_head": 6},

@@ -36,6 +36,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"n_heads": 4, "n_kv_heads": 2},
         {"n_heads": 4, "n_kv_heads": 1, "window": 4, "qk_norm": "rms", "qk_norm_width": "full"},
     ],
+    "differential": [
+        {"n_heads": 2, "qkv_bias": True},
+        {"n_heads": 4, "n_kv_heads": 2, "window": 5, "norm": "none"},
+    ],
     "single-head": [{"d_head": 12}, {"window": 5}],
     "latent": [
         {"n_heads": 3, "kv_rank": 10, "d_nope": 6, "d_rotary": 8, "d_value": 5},

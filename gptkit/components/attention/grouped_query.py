@@ -70,6 +70,9 @@ class HeadedSpec(AttentionSpec):
     head_gate: Literal["sigmoid", "softplus"] | None = Field(
         None, description="Multiply each head's output by one number, computed from the input with this function (Laguna)."
     )
+    output_norm: NormSpec | None = optional_component(
+        description="Norm over all heads' outputs, after gates and before the output projection (BitNet)."
+    )
 
     @property
     @abstractmethod

@@ -47,10 +47,13 @@ class PreNormSpec(BlockSpec):
     dropout: float = Field(0.0, description="Share of each branch's output that is dropped in training.", ge=0, lt=1)
     residual_scale: float = Field(1.0, description="Factor of each branch before it is added (Granite: 0.22).")
     shortcut: bool = Field(True, description="Add each branch to its input; without it the branch replaces the input.")
+    attention_input_norm: bool = Field(
+        True, description="Whether attention's input is normalized; false where the embedding is (ModernBERT's first block)."
+    )
 
     @property
     def wiring(self) -> tuple[Step, ...]:
-        steps = (("norm", "attention"), ("norm", "feedforward"))
+        steps = (("norm", "attention") if self.attention_input_norm else ("attention",), ("norm", "feedforward"))
         return tuple(Step((branch,), shortcut=self.shortcut, factor="residual_scale") for branch in steps)
 
     def build(self, context: BuildContext) -> Block:

@@ -21,7 +21,7 @@ class SingleBranchSpec(BlockSpec):
     """Normalize, transform by attention or by the feed-forward, add: a layer with one branch (Nemotron-H).
 
     Formula:
-        x ← x + residual_scale · dropout(branch(norm(x)))
+        x ← x + residual_scale · dropout(branch(norm(x))); without `shortcut`, x ← residual_scale · dropout(branch(norm(x)))
 
     Shapes:
         (B, T, d_model) → (B, T, d_model)
@@ -40,12 +40,19 @@ class SingleBranchSpec(BlockSpec):
     branch: Literal["attention", "feedforward"] = Field("attention", description="The part that the layer consists of.")
     dropout: float = Field(0.0, description="Share of the branch's output that is dropped in training.", ge=0, lt=1)
     residual_scale: float = Field(1.0, description="Factor of the branch before it is added.")
+    shortcut: bool = Field(
+        True, description="Add the branch to its input; without it the branch replaces the input (the head of ModernBERT)."
+    )
 
-    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"branch": "feedforward", "residual_scale": 0.5})
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"branch": "feedforward", "residual_scale": 0.5},
+        {"branch": "feedforward", "shortcut": False},
+    )
 
     @property
     def wiring(self) -> tuple[Step, ...]:
-        return (Step((("norm", self.branch),), factor="residual_scale"),)
+        return (Step((("norm", self.branch),), shortcut=self.shortcut, factor="residual_scale"),)
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.single_branch import SingleBranch

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gptkit.core.component import component
+from gptkit.core.component import component, optional_component
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class GatedSpec(FeedForwardSpec):
         y = output_scale · (W_down · (f(gate_scale · W_gate · x) ⊙ (W_up · x + up_offset)) + b_down)
         With `sparsity` s > 0, the gate g (after its scale) is replaced by relu(g − mean(g) − Φ⁻¹(s) · std(g)), over its
         features, so that about the share s of them is zero (statistical top-k, https://arxiv.org/abs/2506.06644).
+        With `hidden_norm`, the product is normalized before the down-projection (BitNet; sub-LN, arXiv 2210.06423).
         With `clamp` c, the gate is limited to at most c, and the up-projection to −c … c, before f and the product.
 
     Shapes:
@@ -58,6 +60,9 @@ class GatedSpec(FeedForwardSpec):
     sparsity: float = Field(
         0.0, description="Share of a token's gate features that become zero, the smallest ones (Gemma 3n: 0.95).", ge=0, lt=1
     )
+    hidden_norm: NormSpec | None = optional_component(
+        description="Norm of the product, over all hidden features, before the down-projection (BitNet)."
+    )
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
@@ -65,6 +70,7 @@ class GatedSpec(FeedForwardSpec):
         {"activation": "quick-gelu", "clamp": 7.0, "up_offset": 1.0, "bias": True},
         {"gate_scale": 0.5, "output_scale": 1.5},
         {"activation": "gelu-tanh", "sparsity": 0.7},
+        {"activation": "relu-squared", "hidden_norm": "rms", "dropout": 0.1},
     )
 
     @model_validator(mode="after")
@@ -93,8 +99,8 @@ class GatedSpec(FeedForwardSpec):
         from gptkit.components.feedforward.modules.gated import StackedGated
 
         activation = self.activation.build(context)
-        # Experts whose activation is learned have one each.
-        if any(True for _ in activation.parameters()):
+        # Experts whose activation is learned, or that have a norm, have one each.
+        if self.hidden_norm is not None or any(True for _ in activation.parameters()):
             return None
         return StackedGated(self, context, activation, n_experts)
 

@@ -140,6 +140,12 @@ const Check = (() => {
     if (built && a.name === "gated-delta" && a.n_value_heads % a.n_heads) {
       yield {path: at("attention", "n_value_heads"), message: `${a.n_value_heads} value heads cannot be distributed over ${a.n_heads} heads; choose a multiple`};
     }
+    if (built && a.name === "differential") {
+      if (a.n_heads % a.n_kv_heads) yield {path: at("attention", "n_kv_heads"), message: `n_heads ${a.n_heads} is not a multiple of n_kv_heads ${a.n_kv_heads}; choose one of its divisors`};
+      if (x.d_model % (2 * a.n_heads) && a.d_head === Math.floor(x.d_model / (2 * a.n_heads))) {
+        yield {path: at("attention", "n_heads"), message: `d_model ${x.d_model} cannot be split into ${a.n_heads} heads of 2 parts each; choose another number, or set d_head`};
+      }
+    }
     if (built && a.name === "rg-lru" && a.d_inner % a.n_heads) {
       yield {path: at("attention", "n_heads"), message: `${a.d_inner} features cannot be divided into ${a.n_heads} blocks; choose a divisor`};
     }

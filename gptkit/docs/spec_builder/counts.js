@@ -46,6 +46,11 @@ const Counts = (() => {
     },
     "block-sparse": (c, x, layer) => headed(c, x, layer) + projection(layer, x.d_model, c.index_heads * c.d_index, false) +
       projection(layer, x.d_model, c.d_index, false) + 2 * norm(c.index_norm, c.d_index),
+    "differential": (c, x, layer) => {
+      const heads = 2 * c.n_heads * c.d_head, keys = 2 * c.n_kv_heads * c.d_head;
+      return projection(layer, x.d_model, heads + 2 * keys, c.qkv_bias) + norm(c.norm, 2 * c.d_head) + 4 * c.d_head +
+        projection(layer, heads, x.d_model, c.output_bias);
+    },
     "sparse-latent": (c, x, layer) => ATTENTION.latent(c, x, layer) + (c.indexer === "own" ? indexer(c, x, layer) : 0),
     "kimi-delta": (c, x, layer) => {
       const keys = c.n_heads * c.d_key, values = c.n_heads * c.d_value, conv = 2 * keys + values;
@@ -73,6 +78,11 @@ const Counts = (() => {
     },
     "rg-lru": (c, x, layer) => projection(layer, x.d_model, 2 * c.d_inner, c.bias) + c.d_inner * (c.conv_width + 4) +
       2 * c.d_inner * c.d_inner / c.n_heads + activation(c.activation) + projection(layer, c.d_inner, x.d_model, c.bias),
+    "mlstm": (c, x, layer) => {
+      const keys = c.n_heads * c.d_key, values = c.n_heads * c.d_value;
+      return projection(layer, x.d_model, 2 * keys + 2 * values, false) + 2 * c.n_heads * (x.d_model + 1) +
+        (c.norm === "none" ? 0 : values) + projection(layer, values, x.d_model, false);
+    },
     "lightning": (c, x, layer) => {
       const heads = c.n_heads * c.d_head;
       return projection(layer, x.d_model, 3 * heads, false) + activation(c.activation) + norm(c.norm, heads) +
@@ -102,6 +112,7 @@ const Counts = (() => {
     sum += projection(layer, c.n_heads * value, x.d_model, c.output_bias) + (c.sinks ? c.n_heads : 0);
     if (c.head_gate) sum += projection(layer, x.d_model, c.n_heads, false);
     if (c.v_norm !== null && !reuses) sum += norm(c.v_norm, value);
+    if (c.output_norm !== null) sum += norm(c.output_norm, c.n_heads * value);
     if (c.qk_norm === null) return sum;
     if (c.qk_norm_width === "head") return sum + (reuses ? 1 : 2) * norm(c.qk_norm, c.d_head);
     if (c.qk_norm_width === "full") return sum + norm(c.qk_norm, c.n_heads * c.d_head) + norm(c.qk_norm, kv * c.d_head);
@@ -125,11 +136,13 @@ const Counts = (() => {
   function feedforward(c, x, layer) {
     own("feedforward", c);
     if (c.name === "gated") {
-      return projection(layer, x.d_model, 2 * c.d_hidden, c.bias) + activation(c.activation) + projection(layer, c.d_hidden, x.d_model, c.bias);
+      return projection(layer, x.d_model, 2 * c.d_hidden, c.bias) + activation(c.activation) +
+        (c.hidden_norm === null ? 0 : norm(c.hidden_norm, c.d_hidden)) + projection(layer, c.d_hidden, x.d_model, c.bias);
     }
     if (c.name === "mlp") {
       return projection(layer, x.d_model, c.d_hidden, c.bias) + activation(c.activation) + projection(layer, c.d_hidden, x.d_model, c.bias);
     }
+    if (c.name === "single-layer") return projection(layer, x.d_model, x.d_model, c.bias) + activation(c.activation);
     if (c.name !== "experts") throw new Unknown("feedforward " + c.name);
     const router = own("router", c.router);
     let sum = x.d_model * c.n_experts + (router.bias ? c.n_experts : 0);
@@ -174,7 +187,7 @@ const Counts = (() => {
       const inner = block(layer, x, c.block, index);
       return {...inner, whole: inner.whole + more};
     }
-    const unnormed = c.feedforward_input_norm === false ? 1 : 0;
+    const unnormed = ["attention_input_norm", "feedforward_input_norm"].filter(each => c[each] === false).length;
     const norms = c.name === "parallel" ? c.norms : NORMS[c.name] - unnormed, formula = ATTENTION[layer.attention.name];
     if (!norms || !formula) throw new Unknown(`block ${c.name} of attention ${layer.attention.name}`);
     const position = relative(layer);

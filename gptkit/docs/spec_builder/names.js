@@ -102,6 +102,7 @@ const Names = (() => {
     if (!reuses) walk.norm(name + ".v_norm", c.v_norm);
     walk.linear(`${name}.${reuses ? "query" : c.tie_kv ? "qk" : "qkv"}`, layer.linear, c.qkv_bias);
     if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, false);
+    walk.norm(name + ".output_norm", c.output_norm);
     walk.linear(name + ".output", layer.linear, c.output_bias);
   }
 
@@ -135,6 +136,12 @@ const Names = (() => {
       walk.loss("indexer");
       for (const each of ["query", "key"]) walk.linear(`${name}.indexer.${each}`, layer.linear, false);
       for (const each of ["query_norm", "key_norm"]) walk.norm(`${name}.indexer.${each}`, c.index_norm);
+    },
+    "differential": (walk, name, c, layer) => {
+      walk.linear(name + ".qkv", layer.linear, c.qkv_bias);
+      walk.norm(name + ".norm", c.norm);
+      walk.linear(name + ".output", layer.linear, c.output_bias);
+      for (const each of ["q1", "k1", "q2", "k2"]) walk.parameters.push(`${name}.lambda_${each}`);
     },
     "sparse-latent": (walk, name, c, layer) => {
       latent(walk, name, c, layer);
@@ -189,6 +196,12 @@ const Names = (() => {
       walk.activation(name + ".activation", c.activation);
       walk.linear(name + ".output", layer.linear, c.bias);
     },
+    "mlstm": (walk, name, c, layer) => {
+      walk.linear(name + ".input", layer.linear, false);
+      walk.matrix(name + ".gates", true);
+      if (c.norm !== "none") walk.parameters.push(name + ".norm_weight");
+      walk.linear(name + ".output", layer.linear, false);
+    },
     "lightning": (walk, name, c, layer) => {
       walk.linear(name + ".qkv", layer.linear, false);
       walk.activation(name + ".activation", c.activation);
@@ -225,13 +238,14 @@ const Names = (() => {
     }
   }
 
-  const MATRICES = {gated: ["gate_up", "down"], mlp: ["up", "down"]};
+  const MATRICES = {gated: ["gate_up", "down"], mlp: ["up", "down"], "single-layer": ["projection"]};
 
   function feedforward(walk, name, c, layer) {
     own("feedforward", c);
     if (MATRICES[c.name]) {
       for (const each of MATRICES[c.name]) walk.linear(`${name}.${each}`, layer.linear, c.bias);
       walk.activation(name + ".activation", c.activation);
+      walk.norm(name + ".hidden_norm", c.hidden_norm ?? null);
       return;
     }
     if (c.name !== "experts") throw new Unknown("feedforward " + c.name);
@@ -241,8 +255,9 @@ const Names = (() => {
     if (c.router.selection_bias || c.router.bias_rate) walk.parameters.push(name + ".router.selection_bias");
     for (const each of ["load_balance", "router_z"]) walk.loss(each);
     if (c.latent) for (const each of ["latent_down", "latent_up"]) walk.linear(`${name}.${each}`, layer.linear, false);
-    // Experts with a learned activation have one each, so they are not stacked.
-    if (MATRICES[c.expert.name] && own("activation", c.expert.activation).name !== "xielu") {
+    // Experts with a learned activation or a norm have one each, so they are not stacked.
+    const separate = (c.expert.hidden_norm ?? null) !== null || c.expert.name === "single-layer";
+    if (MATRICES[c.expert.name] && !separate && own("activation", c.expert.activation).name !== "xielu") {
       for (const each of MATRICES[c.expert.name]) walk.stack(`${name}.experts.${each}`, c.expert.bias);
     } else for (let index = 0; index < c.n_experts; index += 1) feedforward(walk, `${name}.experts.each.${index}`, c.expert, layer);
     if (c.shared !== null) feedforward(walk, name + ".shared", c.shared, layer);
@@ -297,7 +312,7 @@ const Names = (() => {
     const norms = spec.name === "parallel" ? BOTH.slice(0, spec.norms) : only ? [only + "_norm"] : NORMS[spec.name];
     if (!norms || !ATTENTION[layer.attention.name]) throw new Unknown(`block ${spec.name} of attention ${layer.attention.name}`);
     for (const each of norms) {
-      if (each !== "feedforward_norm" || spec.feedforward_input_norm !== false) walk.norm(`${name}.${each}`, layer.norm);
+      if (spec[each.replace("_norm", "_input_norm")] !== false) walk.norm(`${name}.${each}`, layer.norm);
     }
     if (spec.name === "laurel") for (const each of ["left", "right"]) walk.linear(`${name}.${each}`, layer.linear, false);
     if (only !== "feedforward") {

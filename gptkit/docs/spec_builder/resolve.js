@@ -58,6 +58,11 @@ const Resolve = (() => {
       c.n_kv_heads = Math.max(1, Math.floor(c.n_heads / 4));
       while (c.n_heads % c.n_kv_heads) c.n_kv_heads -= 1;
     },
+    "attention differential": (c, x) => {
+      c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / (2 * (c.d_head || 64))));
+      c.n_kv_heads = c.n_kv_heads || c.n_heads;
+      c.d_head = c.d_head || Math.max(1, Math.floor(x.d_model / (2 * c.n_heads)));
+    },
     "attention block-sparse": (c, x) => {
       RESOLVERS["attention grouped-query"](c, x);
       c.index_heads = c.index_heads || c.n_kv_heads;
@@ -75,6 +80,10 @@ const Resolve = (() => {
     "attention mamba2": (c, x) => {
       c.n_heads = c.n_heads || Math.max(1, Math.floor(2 * x.d_model / c.d_head));
       c.norm_groups = c.norm_groups || c.n_groups;
+    },
+    "attention mlstm": (c, x) => {
+      c.d_key = c.d_key || Math.max(1, Math.floor(x.d_model / (2 * c.n_heads)));
+      c.d_value = c.d_value || Math.max(1, Math.floor(x.d_model / c.n_heads));
     },
     "attention rg-lru": (c, x) => { c.d_inner = c.d_inner || x.d_model; },
     "attention single-head": (c, x) => {

@@ -26,6 +26,7 @@ _OUTPUTS = {
     "y_BHTD.transpose(1, 2).flatten(2)": "y_BTX",
     "(y_BHTD.transpose(1, 2) * gate_BTHD.sigmoid()).flatten(2)": "y_BTX * gate_BTHD.flatten(2).sigmoid()",
 }
+_OUTPUTS |= {f"self.output_norm({old})": f"self.output_norm({new})" for old, new in _OUTPUTS.items()}
 _OPTIONS = {
     r"dropout_p=(\$ATTENTION_DROPOUT if self\.training else 0\.0)": "dropout",
     r"scale=([^,]+)": "scale",

@@ -20,8 +20,6 @@ class HeadsSpec(AttentionSpec):
     """Base class of attentions with several heads."""
 
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
-    parts_per_head: ClassVar[int] = 1
-    """The width of a head in units of d_head."""
 
     n_heads: int | None = Field(None, ge=1, description="Number of heads; by default the number with a head size of 64.")
     d_head: int | None = Field(
@@ -43,20 +41,16 @@ class HeadsSpec(AttentionSpec):
         return ScoreFeatures.of(context.parts.position, dropout=self.dropout > 0)
 
     def resolved(self, context: BuildContext) -> Any:
-        width = self.parts_per_head
-        n_heads = self.n_heads or max(1, context.d_model // (width * (self.d_head or 64)))
-        return self.replace(n_heads=n_heads, d_head=self.d_head or max(1, context.d_model // (width * n_heads)))
+        n_heads = self.n_heads or max(1, context.d_model // (self.d_head or 64))
+        return self.replace(n_heads=n_heads, d_head=self.d_head or max(1, context.d_model // n_heads))
 
     def problems(self, context: BuildContext) -> Iterator[Problem]:
         assert self.n_heads is not None
         assert self.d_head is not None
-        parts = self.parts_per_head * self.n_heads
-        if context.d_model % parts and self.d_head == context.d_model // parts:
+        if context.d_model % self.n_heads and self.d_head == context.d_model // self.n_heads:
             yield Problem(
                 ("n_heads",),
-                f"d_model {context.d_model} cannot be split into {self.n_heads} heads"
-                f"{f' of {self.parts_per_head} parts each' if self.parts_per_head > 1 else ''}; "
-                "choose another number, or set d_head",
+                f"d_model {context.d_model} cannot be split into {self.n_heads} heads; choose another number, or set d_head",
             )
         yield from head_problems(context, self.heads)
 

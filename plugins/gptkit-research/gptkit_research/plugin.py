@@ -9,7 +9,6 @@ from gptkit.core.component import Component
 from gptkit_research.attention_residuals import AttentionResidualsSpec
 from gptkit_research.bigram import BigramSpec
 from gptkit_research.cope import CopeSpec
-from gptkit_research.differential import DifferentialSpec
 from gptkit_research.dynamic_tanh import DynamicTanhSpec
 from gptkit_research.fire import FireSpec
 from gptkit_research.forgetting import ForgettingSpec
@@ -34,7 +33,6 @@ __all__ = ["gptkit_components", "gptkit_presets"]
 @gptkit.hookimpl
 def gptkit_components() -> list[type[Component]]:
     return [
-        DifferentialSpec,
         ForgettingSpec,
         ValueResidualSpec,
         ValueEmbeddingSpec,

@@ -13,41 +13,6 @@ import gptkit
 
 
 @torch.no_grad()
-def test_differential_attention_equals_its_formula() -> None:
-    layers = build(
-        spec(attention={"name": "differential", "n_heads": 2, "norm": {"name": "rms", "eps": 1e-5}}), "attention", 3
-    )
-    module, x = layers[2], inputs(T, E)
-    d = 3
-    q, k, v = (x @ module.qkv.weight.T).split(E, dim=1)
-    start = 0.8 - 0.6 * math.exp(-0.3 * 2)
-    factor = (
-        math.exp(float(module.lambda_q1 @ module.lambda_k1)) - math.exp(float(module.lambda_q2 @ module.lambda_k2)) + start
-    )
-    heads = []
-    for h in range(2):
-        rows = []
-        for t in range(T):
-            maps = []
-            for half in range(2):
-                at = slice((2 * h + half) * d, (2 * h + half + 1) * d)
-                maps.append(torch.softmax(torch.stack([q[t, at] @ k[s, at] / math.sqrt(d) for s in range(t + 1)]), dim=0))
-            weights = maps[0] - factor * maps[1]
-            out = sum(weights[s] * v[s, 2 * d * h : 2 * d * (h + 1)] for s in range(t + 1))
-            rows.append(out / (out.square().mean() + 1e-5).sqrt() * module.norm.weight * (1 - start))
-        heads.append(torch.stack(rows))
-    expected = torch.cat(heads, dim=1) @ module.output.weight.T
-    torch.testing.assert_close(module(x[None], forward())[0], expected)
-
-
-def test_initial_lambda_depends_on_depth() -> None:
-    model = gptkit.GPT({"d_model": 16, "n_layers": 3, "attention": {"name": "differential", "n_heads": 2}}, 10)
-    starts = [block.attention.lambda_init for block in model.blocks]
-    assert [round(start, 3) for start in starts] == [0.2, 0.356, 0.471]
-    assert 0.02 < model.blocks[0].attention.lambda_q1.std() < 0.3
-
-
-@torch.no_grad()
 def test_forgetting_attention_equals_its_formula() -> None:
     (module,) = build(spec(attention={"name": "forgetting", "n_heads": 3}), "attention")
     x, d = inputs(T, E), 4

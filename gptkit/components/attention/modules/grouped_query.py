@@ -95,7 +95,9 @@ class GroupedQueryAttention(SoftmaxAttention):
         self.add_module(self.packed, context.linear(context.d_model, sum(self.widths), bias=spec.qkv_bias))
         self.head_gate = context.linear(context.d_model, n_heads, bias=False) if spec.head_gate else None
         self.gate_function: Callable[[Tensor], Tensor] = F.softplus if spec.head_gate == "softplus" else torch.sigmoid
-        self.output = context.linear(n_heads * self.d_value, context.d_model, bias=spec.output_bias)
+        d_values = n_heads * self.d_value
+        self.output_norm = None if spec.output_norm is None else spec.output_norm.build(context, dim=d_values)
+        self.output = context.linear(d_values, context.d_model, bias=spec.output_bias)
 
     @property
     def widths(self) -> list[int]:
@@ -119,7 +121,7 @@ class GroupedQueryAttention(SoftmaxAttention):
         if self.biases or self.reads_content or self.changes_values or self.mixes_scores or self.mixes_weights:
             # A position's terms of each head, and what mixes heads, require all heads.
             return {}
-        if self.norms_full or self.d_value != self.d_head:
+        if self.norms_full or self.output_norm is not None or self.d_value != self.d_head:
             return {}
         if self.source_key is not None or self.provided_key is not None:
             # Layers that share keys and values would have to be divided alike.
@@ -181,7 +183,10 @@ class GroupedQueryAttention(SoftmaxAttention):
             out_BTHD = out_BTHD * gate_BTHD.sigmoid()
         if self.head_gate is not None:
             out_BTHD = out_BTHD * self.gate_function(self.head_gate(x_BTE))[..., None]
-        return self.output(out_BTHD.reshape(n_batch, n_tokens, -1))  # type: ignore[no-any-return]
+        out_BTX = out_BTHD.reshape(n_batch, n_tokens, -1)
+        if self.output_norm is not None:
+            out_BTX = self.output_norm(out_BTX)
+        return self.output(out_BTX)  # type: ignore[no-any-return]
 
     def attend_own(self, x_BTE: Tensor, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, forward: Forward) -> Tensor:
         """Return the heads' outputs (B, H, T, D) for this call's queries, keys and values, and the layer's input."""

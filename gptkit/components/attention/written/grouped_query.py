@@ -45,6 +45,7 @@ HEADED_FIELDS = (
     "clip_order",
     "output_gate",
     "head_gate",
+    "output_norm",
 )
 """Fields of `HeadedSpec` that the template writes."""
 
@@ -104,6 +105,11 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
     if spec.output_gate:
         n_packed = f"2 * ($N_HEADS + {key_heads})" if grouped else "4 * $N_HEADS"
     d_value = "$D_HEAD" if spec.d_value is None else "$D_VALUE"
+    outputs = "(y_BHTD.transpose(1, 2) * gate_BTHD.sigmoid())" if spec.output_gate else "y_BHTD.transpose(1, 2)"
+    outputs += ".flatten(2)"
+    if spec.output_norm is not None:
+        parts["output_norm"] = written(spec.output_norm, context, dim=Name(f"$N_HEADS * {d_value}"))
+        outputs = f"self.output_norm({outputs})"
     n_queries = "2 * $N_HEADS" if spec.output_gate else "$N_HEADS"
     value_gate = spec.d_value is not None and spec.output_gate
     packed = {
@@ -130,6 +136,7 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         "grouped_gate": grouped and spec.output_gate,
         "position": position is not None and not position.is_function,
         "v_norm": spec.v_norm is not None,
+        "output_norm": spec.output_norm is not None,
     }
     values = {
         "description": "Grouped-query attention: several query heads share a key/value head."
@@ -157,7 +164,7 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         sinks=spec.sinks,
     )
     text += attended.replace("mask_TS", "mask_BHTS") if indexed else attended
-    text += head_gate(spec.head_gate) + fill(END, gate=spec.output_gate)
+    text += head_gate(spec.head_gate) + fill(END, outputs=outputs)
     variant = position.variant or position.name.title() if position is not None else "Plain"
     variant = f"reusing {variant}" if reused else variant
     fields = [*HEADED_FIELDS, *(["n_kv_heads"] if grouped else [])]

@@ -47,6 +47,9 @@ class $class_name(nn.Module):
         self.indexer = $indexer
         #end
         #end
+        #if output_norm
+        self.output_norm = $output_norm
+        #end
         self.output = $projection
         #if head_gate
         self.head_gate = $head_gate
@@ -191,9 +194,5 @@ POSITION = """
 """
 
 END = """
-        #if gate
-        return self.output((y_BHTD.transpose(1, 2) * gate_BTHD.sigmoid()).flatten(2))
-        #else
-        return self.output(y_BHTD.transpose(1, 2).flatten(2))
-        #end
+        return self.output($outputs)
 """

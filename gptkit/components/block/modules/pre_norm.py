@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
@@ -26,7 +26,8 @@ class PreNorm(Block):
         parts = context.parts
         self.residual_scale = spec.residual_scale
         self.shortcut = spec.shortcut
-        self.attention_norm = parts.norm.build(context, dim=context.d_model)
+        normed = spec.attention_input_norm
+        self.attention_norm = parts.norm.build(context, dim=context.d_model) if normed else nn.Identity()
         self.attention = parts.attention.build(context)
         self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
         self.feedforward = parts.feedforward.build(context)

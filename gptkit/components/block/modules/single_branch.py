@@ -24,7 +24,7 @@ class SingleBranch(Block):
     def __init__(self, spec: SingleBranchSpec, context: BuildContext) -> None:
         super().__init__()
         parts = context.parts
-        self.residual_scale, self.dropout = spec.residual_scale, spec.dropout
+        self.residual_scale, self.dropout, self.shortcut = spec.residual_scale, spec.dropout, spec.shortcut
         self.attends = spec.branch == "attention"
         if self.attends:
             self.attention_norm = parts.norm.build(context, dim=context.d_model)
@@ -38,4 +38,7 @@ class SingleBranch(Block):
             branch_BTE = self.attention(self.attention_norm(x_BTE), forward)
         else:
             branch_BTE = self.feedforward(self.feedforward_norm(x_BTE), forward)
-        return torch.add(x_BTE, dropout(branch_BTE, self.dropout, self.training), alpha=self.residual_scale)
+        branch_BTE = dropout(branch_BTE, self.dropout, self.training)
+        if not self.shortcut:
+            return branch_BTE * self.residual_scale if self.residual_scale != 1 else branch_BTE
+        return torch.add(x_BTE, branch_BTE, alpha=self.residual_scale)

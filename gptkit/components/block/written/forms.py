@@ -34,7 +34,11 @@ _FORWARD = '''
 '''
 
 _PRE_NORM = """
+        #if unnormed_attention
+        mixed_BTE = self.attention(x_BTE, positions_T, cache)
+        #else
         mixed_BTE = self.attention(self.attention_norm(x_BTE), positions_T, cache)
+        #end
         x_BTE = $added_mixed
         fed_BTE = self.feedforward(self.feedforward_norm(x_BTE))
         return $added_fed
@@ -106,8 +110,8 @@ def pre_norm(spec: PreNormSpec, context: WritingContext) -> Written:
     description = "One layer: attention, then feed-forward, each after a norm and with a shortcut around it."
     if not spec.shortcut:
         description = "One layer: attention, then feed-forward, each after a norm, without shortcuts."
-    parts = ["attention_norm", "attention", "feedforward_norm", "feedforward"]
-    fields = ("residual_scale", "shortcut")
+    parts = [*(["attention_norm"] if spec.attention_input_norm else []), "attention", "feedforward_norm", "feedforward"]
+    fields = ("residual_scale", "shortcut", "attention_input_norm")
     return _block(
         context, description, parts, _PRE_NORM, spec.dropout, spec.residual_scale, shortcut=spec.shortcut, fields=fields
     )
@@ -180,13 +184,24 @@ def parallel(spec: ParallelSpec, context: WritingContext) -> Written:
 def single_branch(spec: SingleBranchSpec, context: WritingContext) -> Written:
     """Return the block as a class of its branch."""
     attends = spec.branch == "attention"
-    name, description = "FeedForwardBlock", "One layer: feed-forward after a norm, with a shortcut."
+    what = f"after a norm, with{'' if spec.shortcut else 'out'} a shortcut."
+    name, description = "FeedForwardBlock", f"One layer: feed-forward {what}"
     if attends:
-        name, description = "AttentionBlock", "One layer: attention after a norm, with a shortcut."
+        name, description = "AttentionBlock", f"One layer: attention {what}"
     body = _ATTENTION_BRANCH if attends else _FEEDFORWARD_BRANCH
-    fields = ("residual_scale", "branch")
+    fields = ("residual_scale", "branch", "shortcut")
     parts = [f"{spec.branch}_norm", spec.branch]
-    return _block(context, description, parts, body, spec.dropout, spec.residual_scale, fields=fields, name=name)
+    return _block(
+        context,
+        description,
+        parts,
+        body,
+        spec.dropout,
+        spec.residual_scale,
+        shortcut=spec.shortcut,
+        fields=fields,
+        name=name,
+    )
 
 
 def _block(
@@ -228,6 +243,7 @@ def _block(
         scaled=residual_scale != 1,
         output_scale=output_scale is not None,
         unnormed="feedforward_norm" not in names,
+        unnormed_attention="attention_norm" not in names,
         added_mixed=added[0] if added else sum_with("mixed_BTE"),
         added_fed=added[1] if added else sum_with("fed_BTE"),
     )

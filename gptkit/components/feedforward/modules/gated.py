@@ -40,19 +40,22 @@ class Gated(FeedForward):
         self.gate_up = context.linear(context.d_model, 2 * d_hidden, bias=spec.bias)
         self.activation = spec.activation.build(context)
         self.dropout = spec.dropout
+        self.hidden_norm = None if spec.hidden_norm is None else spec.hidden_norm.build(context, dim=d_hidden)
         self.down = context.linear(d_hidden, context.d_model, bias=spec.bias)
 
     def initial(self) -> dict[str, Initial]:
         return {"down.weight": "output"}
 
     def divisions(self) -> Mapping[str, Division]:
-        # The cut-off depends on all features of the gate.
-        return _divisions(self.down.in_features) if self.cutoff is None else {}
+        # The cut-off depends on all features of the gate, and the norm on all features of the product.
+        return _divisions(self.down.in_features) if self.cutoff is None and self.hidden_norm is None else {}
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         product_BTF = _product(
             self.gate_up(x_BTE), self.activation, self.clamp, self.up_offset, self.gate_scale, self.cutoff
         )
+        if self.hidden_norm is not None:
+            product_BTF = self.hidden_norm(product_BTF)
         y_BTE: Tensor = self.down(dropout(product_BTF, self.dropout, self.training))
         return y_BTE if self.output_scale == 1 else y_BTE * self.output_scale
 

@@ -6,7 +6,7 @@ import dataclasses
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from gptkit.kinds.written import Setting, WritingContext, Written, fill, linear, written
+from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, linear, written
 
 if TYPE_CHECKING:
     from gptkit.components.feedforward.gated import GatedSpec
@@ -32,6 +32,9 @@ class $class_name(nn.Module):
         #end
         #if activation
         self.activation = $activation
+        #end
+        #if hidden_norm
+        self.hidden_norm = $hidden_norm  # over all hidden features
         #end
         self.down = $down
 
@@ -65,7 +68,12 @@ _GATED = """
         #if clamp
         gate_BTF, up_BTF = gate_BTF.clamp(max=$clamp), up_BTF.clamp(-$clamp, $clamp)  # no outliers
         #end
+        #if hidden_norm
+        hidden_BTF = self.hidden_norm($activated * $factor)
         #if dropout
+        hidden_BTF = F.dropout(hidden_BTF, $FEEDFORWARD_DROPOUT, self.training)
+        #end
+        #elif dropout
         hidden_BTF = F.dropout($activated * $factor, $FEEDFORWARD_DROPOUT, self.training)
         #elif output_scale
         hidden_BTF = $activated * $factor
@@ -73,7 +81,7 @@ _GATED = """
         #if output_scale
         y_BTE = self.down(hidden_BTF)
         return $output_scale * y_BTE
-        #elif dropout
+        #elif stored
         return self.down(hidden_BTF)
         #else
         return self.down($activated * $factor)
@@ -115,6 +123,8 @@ def _gated(spec: GatedSpec, context: WritingContext, n_experts: int) -> Written:
     body = fill(
         _GATED,
         dropout=bool(spec.dropout),
+        hidden_norm=spec.hidden_norm is not None,
+        stored=bool(spec.dropout) or spec.hidden_norm is not None,
         clamp=f"{spec.clamp:g}" if spec.clamp else "",
         activated=activation.call("apply", x="gate_BTF"),
         factor=f"(up_BTF + {spec.up_offset:g})" if spec.up_offset else "up_BTF",
@@ -122,7 +132,7 @@ def _gated(spec: GatedSpec, context: WritingContext, n_experts: int) -> Written:
         output_scale=f"{spec.output_scale!r}" if spec.output_scale != 1 else "",
     )
     formula = "y = W_down · (f(W_gate x) ⊙ W_up x)"
-    fields = (*_FIELDS, "multiple_of", "clamp", "up_offset", "gate_scale", "output_scale", "sparsity")
+    fields = (*_FIELDS, "multiple_of", "clamp", "up_offset", "gate_scale", "output_scale", "sparsity", "hidden_norm")
     result = _class(spec, context, body, activation, "gate_up", "2 * $D_HIDDEN", formula, n_experts, *fields)
     cutoff = NormalDist().inv_cdf(spec.sparsity) if spec.sparsity else None
     comment = f"deviations above the mean at which features begin: {spec.sparsity:g} of a normal distribution is below"
@@ -146,6 +156,9 @@ def _class(
     if spec.dropout:
         settings["FEEDFORWARD_DROPOUT"] = Setting(spec.dropout, "share of hidden features dropped in training")
     parts = {"activation": activation} if activation.text or activation.expression else {}
+    hidden_norm = getattr(spec, "hidden_norm", None)
+    if hidden_norm is not None:
+        parts["hidden_norm"] = written(hidden_norm, context, dim=Name("$D_HIDDEN"))
     if n_experts:
         settings["N_EXPERTS"] = Setting(n_experts, "experts of a layer")
         up, down = (_stacked(name, size, spec.bias) for name, size in ((up_name, d_up), ("down", "D_MODEL")))
@@ -166,6 +179,7 @@ def _class(
         down=down,
         d_up=d_up,
         activation="activation" in parts and not activation.is_function,
+        hidden_norm="hidden_norm" in parts,
     )
     text = start + body
     if n_experts:

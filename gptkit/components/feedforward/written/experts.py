@@ -153,7 +153,9 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
 
 def _experts(spec: ExpertsSpec, context: WritingContext) -> Written:
     """Return the experts: with stacked weights, or as a list where the feed-forward has no such form."""
-    if context.stacks_linears and type(spec.expert).build_stacked is not FeedForwardSpec.build_stacked:
+    separate = getattr(spec.expert, "hidden_norm", None) is not None  # each expert has a norm of its own
+    stacks = context.stacks_linears and type(spec.expert).build_stacked is not FeedForwardSpec.build_stacked
+    if stacks and not separate:
         form = written_stacked(spec.expert, context, n_experts=spec.n_experts)
         if form is None:
             raise NotWrittenError(
