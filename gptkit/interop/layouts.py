@@ -228,7 +228,8 @@ class LinearHeads(Layout):
 
     def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
         attention = layer.attention
-        n_keys, n_values = attention.n_heads * attention.d_key, attention.n_value_heads * attention.d_value
+        n_heads = getattr(attention, "n_value_heads", None) or attention.n_heads
+        n_keys, n_values = attention.n_heads * attention.d_key, n_heads * attention.d_value
         return list(_split(tensor, [n_keys, n_keys, n_values, n_values]))
 
 

@@ -65,6 +65,7 @@ PUBLISHED = {
     "stablelm-2-1.6b": 1_644_515_328,
     "starcoder2-3b": 3_030_371_328,
     "starcoderbase-1b": 1_137_207_296,
+    "xlstm-7b": 6_865_424_896,
     "xglm-564m": 564_463_616,
 }
 

@@ -258,6 +258,27 @@ GRIFFIN = {
     "logits_soft_cap": 3.0,
 }
 
+MODERNBERT = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "max_position_embeddings": 64,
+    "local_attention": 12,
+    **IDS,
+}
+XLSTM = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_heads": 3,
+    "ffn_proj_factor": 1.7,
+    "norm_eps": 1e-4,
+    "gate_soft_cap": 5.0,
+    "output_logit_soft_cap": 3.0,
+}
+
 # With few heads, many scores are 0, and which of them are chosen depends on the implementation.
 INDEXED = {"index_topk": 7, "index_head_dim": 12, "index_n_heads": 24}
 HY_V4 = {
@@ -571,10 +592,54 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon_mamba": ("FalconMamba", {**MAMBA1, "mixer_rms_eps": 1e-3}),
     "jamba": ("Jamba", {**LLAMA, **JAMBA}),
     "recurrent_gemma": ("RecurrentGemma", GRIFFIN),
+    "xlstm": ("xLSTM", XLSTM),
+    "bitnet": ("BitNet", LLAMA),
+    "modernbert_decoder": ("ModernBertDecoder", MODERNBERT),
+    "diffllama": ("DiffLlama", {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 4}),
     "kimi_linear": ("KimiLinear", {**LLAMA, **HYBRID_LATENT, "linear_head_dim": 12, "linear_num_heads": 3}),
 }
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "modernbert_decoder-biased": (
+        "ModernBertDecoder",
+        {
+            **MODERNBERT,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention"],
+            "norm_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "classifier_bias": True,
+            "decoder_bias": False,
+            "tie_word_embeddings": False,
+            "hidden_activation": "silu",
+            "classifier_activation": "relu",
+            "norm_eps": 1e-3,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+            },
+        },
+    ),
+    "diffllama-biased": (
+        "DiffLlama",
+        {
+            **{key: value for key, value in LLAMA.items() if key != "num_key_value_heads"},
+            "head_dim": 12,
+            "attention_bias": True,
+            "tie_word_embeddings": True,
+            "hidden_act": "gelu",
+            "rms_norm_eps": 1e-3,
+            "rope_scaling": LLAMA3,
+        },
+    ),
+    "bitnet-biased": (
+        "BitNet",
+        {**LLAMA, "attention_bias": True, "tie_word_embeddings": True, "hidden_act": "silu", "rope_scaling": LLAMA3},
+    ),
+    "xlstm-sizes": (
+        "xLSTM",
+        {**XLSTM, "v_dim_factor": 0.75, "ffn_round_up_to_multiple_of": 8, "num_heads": 4, "eps": 1e-3},
+    ),
     "hyperclovax-prenorm": ("HyperCLOVAX", {**LLAMA, "use_post_norm": False, "logits_scaling": 0.5, "mlp_bias": True}),
     "gpt_neox_japanese-rotary": (
         "GPTNeoXJapanese",
