@@ -2,8 +2,8 @@
 
 Its scripts are plain files of this directory, joined with the registry's data into one, since pages that are opened from the
 file system cannot load modules. They follow the Python code: ``outline.js`` and ``diagram.js`` are `gptkit.diagrams`,
-``resolve.js``, ``check.js`` and ``training.js`` the loading of a spec, and ``names.js`` the names in a built model. Tests
-compare their results.
+``resolve.js``, ``check.js`` and ``training.js`` the loading of a spec, and ``parameters.js`` the parameters of a built
+model. Tests compare their results.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from gptkit.core.registry import Registry
 __all__ = ["PAGE", "assets", "page"]
 
 PAGE = "spec-builder.md"
-_SCRIPTS = ("outline", "resolve", "counts", "names", "training", "check", "diagram", "yaml", "form", "builder")
+_SCRIPTS = (
+    *("outline", "resolve", "names", "attentions", "parameters", "training", "check", "diagram", "yaml", "form", "builder"),
+)
 _SCRIPT, _STYLE = "assets/spec-builder.js", "assets/spec-builder.css"
 
 
@@ -46,8 +48,8 @@ What only `gptkit check my.yaml` can find, since a page has no files and no Pyth
 - values that probably are unintended, such as a warmup longer than the training.
 
 Errors in stages, mixtures and patterns of names are found here, too. The number of parameters is exact for gptkit's
-components. It is not shown where a plugin's component, an adapter, or a vocabulary that depends on the corpus would decide
-it; `gptkit show my.yaml` counts those too.
+components, with their adapters. It is not shown where a plugin's component or a vocabulary that depends on the corpus would
+decide it; `gptkit show my.yaml` counts those too.
 """
 
 

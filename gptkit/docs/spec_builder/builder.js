@@ -4,7 +4,7 @@
 (() => {
   const {el} = Form, data = window.gptkitBuilderData, root = document.getElementById("gptkit-builder");
   if (!root || !data) return;
-  for (const each of [Outline, Resolve, Counts, Names, Training, Check]) each.configure(data);
+  for (const each of [Outline, Resolve, Names, Training, Check]) each.configure(data);
 
   const TITLES = {sizes: "Model", parts: "Parts of the model", tokens: "Tokenizer and generation", training: "Data and training"};
   const SIZES = ["context_length", "d_model", "n_layers", "vocab_size"];
@@ -81,13 +81,13 @@
     state.errors = found;
     if (spec) state.spec = spec;
     if (redraw) drawForm();
-    const counts = spec && !found.length ? Counts.counts(spec) : null;
+    const counts = spec && !found.length ? Parameters.counts(spec) : null;
     if (spec) { drawing.innerHTML = Diagram.svg(Outline.outline(spec, counts)); }
     drawing.classList.toggle("sb-stale", !spec);
     const size = counts ? `${counts.total.toLocaleString("en-US")} parameters` : found.length ? "parameters: –" : "parameters: unknown here";
     status.replaceChildren(el("strong", {id: "sb-count"}, size),
       el("span", {class: found.length ? "sb-bad" : "sb-good", id: "sb-verdict"}, found.length ? `${found.length} error${found.length > 1 ? "s" : ""}` : "no errors"));
-    status.title = counts || found.length ? "" : "A plugin's component, an adapter, or a vocabulary that depends on the corpus; run gptkit show";
+    status.title = counts || found.length ? "" : "A plugin's component, or a vocabulary that depends on the corpus; run gptkit show";
     errors.replaceChildren(...found.map(error => el("li", {}, el("button", {type: "button", onclick: () => reveal(error.path)},
       el("code", {}, error.path.join(".")), " ", error.message))));
     text.textContent = Yaml.text(state.data);
@@ -147,7 +147,7 @@
       button("Copy YAML", () => copy(Yaml.text(state.data), "YAML copied."), "sb-copy"),
       button("Download YAML", () => download(fileName() + ".yaml", "text/yaml", Yaml.text(state.data)), "sb-download"),
       button("Copy link", () => copy(location.href, "Link copied.")),
-      button("Download SVG", () => { if (state.spec) download(fileName() + ".svg", "image/svg+xml", Diagram.svg(Outline.outline(state.spec, Counts.counts(state.spec)), true)); }),
+      button("Download SVG", () => { if (state.spec) download(fileName() + ".svg", "image/svg+xml", Diagram.svg(Outline.outline(state.spec, Parameters.counts(state.spec)), true)); }),
       note),
     el("details", {class: "sb-text", open: true}, el("summary", {}, "YAML"), text), drawing);
   const top = el("div", {class: "sb-top"}, el("label", {for: "sb-preset", class: "sb-hidden"}, "Start from a preset"), presets,

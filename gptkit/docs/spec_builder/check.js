@@ -168,7 +168,7 @@ const Check = (() => {
       if (p.max_distance <= Math.floor(p.n_buckets / 2)) yield {path: at("position", "max_distance"), message: `must exceed the ${Math.floor(p.n_buckets / 2)} single-distance buckets`};
     }
     yield* experts(f, paths.feedforward);
-    yield* blocks(layer.block, paths.block, false);
+    yield* blocks(layer.block, paths.block, false, layer.attention);
     const backend = layer.attention_backend || model.attention_backend, limit = limitation(backend.name, layer);
     if (limit) yield {path: layer.attention_backend ? [...paths.attention.slice(0, -1), "attention_backend"] : ["model", "attention_backend"],
       message: `attention backend ${backend.name} cannot compute ${limit}; set auto, or choose another attention or position`};
@@ -189,20 +189,37 @@ const Check = (() => {
     }
   }
 
-  /** Rules of blocks that share values between layers. */
-  function* blocks(block, path, inHead) {
+  /** Rules of blocks that share values between layers, and of stacks in cycles. */
+  function* blocks(block, path, inHead, attention) {
     const shares = {altup: "streams", "per-layer-embedding": "embedding"}[block.name];
     if (shares && inHead) yield {path, message: `has no ${shares} for the blocks of a head; choose another block there`};
     const contains = (outer, name) => outer.block && (outer.block.name === name || contains(outer.block, name));
     if (block.name === "altup" && contains(block, "altup")) {
       yield {path: [...path, "block"], message: "a block with streams cannot be within another one; choose another block"};
     }
-    if (block.block) yield* blocks(block.block, [...path, "block"], inHead);
+    if (block.name === "hierarchical") yield* cycles(block, path, attention);
+    if (block.block) yield* blocks(block.block, [...path, "block"], inHead, attention);
   }
 
-  function* headBlocks(head, path) {
-    if (head.block) yield* blocks(head.block, [...path, "block"], true);
-    if (head.head) yield* headBlocks(head.head, [...path, "head"]);
+  function* cycles(block, path, attention) {
+    const {gradient_cycles: passing, high_cycles: high, low_cycles: low} = block;
+    if (passing.length > high) {
+      yield {path: [...path, "gradient_cycles"], message: `has ${passing.length} numbers for ${high} high cycles; remove some`};
+    }
+    for (const [index, number] of passing.entries()) {
+      if (number < 1 || number > low) yield {path: [...path, "gradient_cycles", index], message: `should be from 1 to low_cycles, ${low}`};
+    }
+    if ((attention.indexer ?? null) !== null) {
+      yield {path, message: `computes its attention several times, and ${attention.name} publishes its choice once; choose another of both`};
+    }
+    if (block.start === "learned" && passing[0] < low) {
+      yield {path: [...path, "start"], message: "no gradient reaches it with these gradient_cycles; set start: fixed"};
+    }
+  }
+
+  function* headBlocks(head, path, attention) {
+    if (head.block) yield* blocks(head.block, [...path, "block"], true, attention);
+    if (head.head) yield* headBlocks(head.head, [...path, "head"], attention);
   }
 
   /** Rules of single components, before their values are resolved: both of two fields that exclude each other. */
@@ -227,7 +244,7 @@ const Check = (() => {
     if (model.head.name === "multi-token" && model.head.depth >= model.context_length) {
       yield {path: ["model", "head", "depth"], message: `must be below the context length ${model.context_length}`};
     }
-    yield* headBlocks(model.head, ["model", "head"]);
+    yield* headBlocks(model.head, ["model", "head"], model.attention);
     const window = (given.training || {}).window;
     if (Number.isInteger(window) && window > model.context_length) {
       yield {path: ["training", "window"], message: `a data window of ${window} tokens exceeds the model's context_length of ${model.context_length}`};

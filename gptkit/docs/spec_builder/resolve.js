@@ -109,6 +109,10 @@ const Resolve = (() => {
       if (c.feedforward_alpha === null) c.feedforward_alpha = c.alpha;
       if (c.feedforward_residual_scale === null) c.feedforward_residual_scale = c.residual_scale;
     },
+    "block hierarchical": c => {
+      const given = c.gradient_cycles, cycles = given === null ? Array(c.high_cycles).fill(c.low_cycles) : given;
+      c.gradient_cycles = [...Array(Math.max(0, c.high_cycles - cycles.length)).fill(1), ...cycles];
+    },
   };
 
   function headed(c, x) {
@@ -130,7 +134,8 @@ const Resolve = (() => {
     for (const [name, field] of Object.entries(entry.fields)) {
       const value = component[name];
       if (!field.kind || value === null || value === undefined) continue;
-      for (const inner of field.list ? value : [value]) resolve(field.kind, inner, context);
+      const within = name === "expert" && component.latent ? {...context, d_model: component.latent} : context;
+      for (const inner of field.list ? value : [value]) resolve(field.kind, inner, within);
     }
     return component;
   }

@@ -109,7 +109,7 @@ const Training = (() => {
 
   const patternsOf = group => typeof group.match === "string" ? [group.match] : listed(group.match);
 
-  /** Errors of names; `known` is what Names.names returns. */
+  /** Errors of names; `known` is what Parameters.names returns. */
   function* named(given, spec, known) {
     const training = given.training || {}, {parameters, projections, stacked, losses} = known;
     const plain = pattern => pattern.replace(/^!/, ""), some = pattern => parameters.some(name => Names.matches(name, pattern));
@@ -175,7 +175,7 @@ const Training = (() => {
   function* whole(given, spec) {
     yield* stages(given, spec);
     if (!refersToNames(given, spec)) return;
-    const known = Names.names(spec);
+    const known = Parameters.names(spec);
     if (known) yield* named(given, spec, known);
   }
 

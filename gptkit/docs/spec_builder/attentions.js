@@ -1,0 +1,188 @@
+"use strict";
+// Parameters of attentions, and of the relative positions within them.
+
+const Attentions = (() => {
+  const {own, Unknown} = Names;
+
+  /** Whether a layer attends to the keys and values of an earlier one; otherwise it is added to those that have some. */
+  function reusesKeys(c, layer, sources) {
+    const form = JSON.stringify([c.n_kv_heads ?? c.n_heads, c.d_head, c.d_value ?? c.d_head, c.window, c.chunk, layer.position]);
+    if (c.reuse_kv && sources.has(form)) return true;
+    sources.add(form);
+    return false;
+  }
+
+  function headed(walk, name, c, layer) {
+    const reuses = reusesKeys(c, layer, walk.sources), value = c.d_value ?? c.d_head, heads = c.qk_norm_width === "head" ? 1 : c.n_heads;
+    const kv = reuses ? 0 : c.n_kv_heads ?? c.n_heads, values = c.tie_kv ? 0 : kv, gates = c.output_gate ? c.n_heads : 0;
+    if (c.sinks) walk.add(name + ".sinks", c.n_heads);
+    walk.norm(name + ".q_norm", c.qk_norm, heads * c.d_head);
+    if (!reuses) walk.norm(name + ".k_norm", c.qk_norm, (c.qk_norm_width === "head" ? 1 : kv) * c.d_head);
+    if (!reuses) walk.norm(name + ".v_norm", c.v_norm, value);
+    const packed = (c.n_heads + kv) * c.d_head + (values + gates) * value;
+    walk.linear(`${name}.${reuses ? "query" : c.tie_kv ? "qk" : "qkv"}`, layer.linear, walk.d_model, packed, c.qkv_bias);
+    if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, walk.d_model, c.n_heads, false);
+    walk.norm(name + ".output_norm", c.output_norm ?? null, c.n_heads * value);
+    walk.linear(name + ".output", layer.linear, c.n_heads * value, walk.d_model, c.output_bias);
+  }
+
+  function latent(walk, name, c, layer) {
+    const values = c.n_heads * c.d_value;
+    if (c.q_rank) {
+      walk.linear(name + ".q_down", layer.linear, walk.d_model, c.q_rank, c.bias);
+      walk.norm(name + ".q_latent_norm", c.norm, c.q_rank);
+    }
+    walk.linear(name + ".q_up", layer.linear, c.q_rank || walk.d_model, c.n_heads * (c.d_nope + c.d_rotary), false);
+    walk.linear(name + ".kv_down", layer.linear, walk.d_model, c.kv_rank + c.d_rotary, c.bias);
+    walk.norm(name + ".kv_latent_norm", c.norm, c.kv_rank);
+    walk.norm(name + ".rotary_norm", c.rotary_norm, c.d_rotary);
+    walk.matrix(name + ".kv_up", c.kv_rank * c.n_heads * (c.d_nope + c.d_value));
+    if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, walk.d_model, c.n_heads, false);
+    if (c.output_gate) walk.linear(name + ".gate", layer.linear, walk.d_model, values, false);
+    if (c.sinks) walk.add(name + ".sinks", c.n_heads);
+    walk.linear(name + ".output", layer.linear, values, walk.d_model, c.bias);
+  }
+
+  const ATTENTION = {
+    "multi-head": headed,
+    "grouped-query": headed,
+    "simple": () => {},
+    "single-head": (walk, name, c, layer) => {
+      for (const each of ["W_query", "W_key", "W_value"]) walk.linear(`${name}.${each}`, layer.linear, walk.d_model, c.d_head, c.qkv_bias);
+      if (c.output) walk.linear(name + ".W_output", layer.linear, c.d_head, walk.d_model, false);
+    },
+    "latent": latent,
+    "block-sparse": (walk, name, c, layer) => {
+      headed(walk, name, c, layer);
+      walk.loss("indexer");
+      walk.linear(name + ".indexer.query", layer.linear, walk.d_model, c.index_heads * c.d_index, false);
+      walk.linear(name + ".indexer.key", layer.linear, walk.d_model, c.d_index, false);
+      for (const each of ["query_norm", "key_norm"]) walk.norm(`${name}.indexer.${each}`, c.index_norm, c.d_index);
+    },
+    "differential": (walk, name, c, layer) => {
+      const heads = 2 * c.n_heads * c.d_head, keys = 2 * c.n_kv_heads * c.d_head;
+      walk.linear(name + ".qkv", layer.linear, walk.d_model, heads + 2 * keys, c.qkv_bias);
+      walk.norm(name + ".norm", c.norm, 2 * c.d_head);
+      walk.linear(name + ".output", layer.linear, heads, walk.d_model, c.output_bias);
+      for (const each of ["q1", "k1", "q2", "k2"]) walk.add(`${name}.lambda_${each}`, c.d_head);
+    },
+    "sparse-latent": (walk, name, c, layer) => {
+      latent(walk, name, c, layer);
+      if (c.indexer !== "own") return;
+      walk.loss("indexer");
+      walk.linear(name + ".indexer.query", layer.linear, c.q_rank || walk.d_model, c.index_heads * c.d_index, false);
+      walk.linear(name + ".indexer.key", layer.linear, walk.d_model, c.d_index, false);
+      walk.matrix(name + ".indexer.key_norm", c.d_index, c.d_index);
+      walk.matrix(name + ".indexer.weights", walk.d_model * c.index_heads);
+    },
+    "gated-delta": (walk, name, c, layer) => {
+      const keys = c.n_heads * c.d_key, values = c.n_value_heads * c.d_value, conv = 2 * keys + values;
+      walk.linear(name + ".qkvz", layer.linear, walk.d_model, conv + values, false);
+      walk.matrix(name + ".rates", walk.d_model * 2 * c.n_value_heads);
+      walk.matrix(name + ".conv", conv * c.conv_width);
+      for (const each of ["decay_log", "decay_bias"]) walk.add(`${name}.${each}`, c.n_value_heads);
+      walk.norm(name + ".norm", c.norm, c.d_value);
+      walk.linear(name + ".output", layer.linear, values, walk.d_model, false);
+    },
+    "kimi-delta": (walk, name, c, layer) => {
+      const keys = c.n_heads * c.d_key, values = c.n_heads * c.d_value, conv = 2 * keys + values;
+      walk.linear(name + ".qkv", layer.linear, walk.d_model, conv, false);
+      for (const [each, outputs] of [["decay", keys], ["gate", values]]) {
+        const rank = c[each + "_rank"];
+        if (rank) walk.linear(`${name}.${each}_down`, layer.linear, walk.d_model, rank, false);
+        walk.linear(`${name}.${each}`, layer.linear, rank || walk.d_model, outputs, false);
+      }
+      walk.matrix(name + ".strength", walk.d_model * c.n_heads);
+      walk.matrix(name + ".conv", conv * c.conv_width);
+      walk.add(name + ".decay_log", c.n_heads);
+      walk.add(name + ".decay_bias", keys);
+      walk.norm(name + ".norm", c.norm, c.d_value);
+      walk.linear(name + ".output", layer.linear, values, walk.d_model, false);
+    },
+    "mamba2": (walk, name, c, layer) => {
+      const values = c.n_heads * c.d_head, conv = values + 2 * c.n_groups * c.d_state;
+      walk.linear(name + ".input", layer.linear, walk.d_model, values + conv + c.n_heads, c.bias);
+      walk.matrix(name + ".conv", conv * c.conv_width, c.conv_bias ? conv : 0);
+      walk.activation(name + ".activation", c.activation);
+      for (const each of ["decay_log", "step_bias", "skip"]) walk.add(`${name}.${each}`, c.n_heads);
+      if (c.norm !== "none") walk.add(name + ".norm_weight", values);
+      walk.linear(name + ".output", layer.linear, values, walk.d_model, c.bias);
+    },
+    "mamba1": (walk, name, c, layer) => {
+      const inner = c.d_inner;
+      walk.linear(name + ".input", layer.linear, walk.d_model, 2 * inner, c.bias);
+      walk.matrix(name + ".conv", inner * c.conv_width, c.conv_bias ? inner : 0);
+      walk.activation(name + ".activation", c.activation);
+      walk.linear(name + ".select", layer.linear, inner, c.step_rank + 2 * c.d_state, false);
+      for (const [each, width] of [["step", c.step_rank], ["key", c.d_state], ["query", c.d_state]]) walk.norm(`${name}.${each}_norm`, c.norm, width);
+      walk.linear(name + ".step", layer.linear, c.step_rank, inner, false);
+      for (const [each, size] of [["step_bias", inner], ["decay_log", inner * c.d_state], ["skip", inner]]) walk.add(`${name}.${each}`, size);
+      walk.linear(name + ".output", layer.linear, inner, walk.d_model, c.bias);
+    },
+    "rg-lru": (walk, name, c, layer) => {
+      const inner = c.d_inner;
+      walk.linear(name + ".input", layer.linear, walk.d_model, 2 * inner, c.bias);
+      walk.matrix(name + ".conv", inner * c.conv_width, inner);
+      for (const each of ["decay_gate", "input_gate"]) {
+        walk.add(`${name}.${each}_weight`, inner * inner / c.n_heads);
+        walk.add(`${name}.${each}_bias`, inner);
+      }
+      walk.add(name + ".decay", inner);
+      walk.activation(name + ".activation", c.activation);
+      walk.linear(name + ".output", layer.linear, inner, walk.d_model, c.bias);
+    },
+    "mlstm": (walk, name, c, layer) => {
+      const keys = c.n_heads * c.d_key, values = c.n_heads * c.d_value;
+      walk.linear(name + ".input", layer.linear, walk.d_model, 2 * keys + 2 * values, false);
+      walk.matrix(name + ".gates", 2 * c.n_heads * walk.d_model, 2 * c.n_heads);
+      if (c.norm !== "none") walk.add(name + ".norm_weight", values);
+      walk.linear(name + ".output", layer.linear, values, walk.d_model, false);
+    },
+    "lightning": (walk, name, c, layer) => {
+      const heads = c.n_heads * c.d_head;
+      walk.linear(name + ".qkv", layer.linear, walk.d_model, 3 * heads, false);
+      walk.activation(name + ".activation", c.activation);
+      walk.norm(name + ".norm", c.norm, heads);
+      if (c.output_gate) walk.linear(name + ".gate", layer.linear, walk.d_model, heads, false);
+      walk.linear(name + ".output", layer.linear, heads, walk.d_model, false);
+    },
+    "hybrid": (walk, name, c, layer) => {
+      for (const each of ["attention", "recurrence"]) attention(walk, `${name}.${each}`, c[each], layer);
+    },
+    "short-conv": (walk, name, c, layer) => {
+      walk.linear(name + ".input", layer.linear, walk.d_model, 3 * walk.d_model, c.bias);
+      walk.matrix(name + ".conv", walk.d_model * c.width, c.bias ? walk.d_model : 0);
+      walk.linear(name + ".output", layer.linear, walk.d_model, walk.d_model, c.bias);
+    },
+  };
+
+  function attention(walk, name, c, layer) {
+    const formula = ATTENTION[own("attention", c).name];
+    if (!formula) throw new Unknown("attention " + c.name);
+    formula(walk, name, c, layer);
+  }
+
+  /** The tables of a layer's relative position: part of its attention, or shared by layers. */
+  function relative(walk, name, layer) {
+    const {position} = layer, hybrid = layer.attention.name === "hybrid", inner = hybrid ? layer.attention.attention : layer.attention;
+    if (hybrid) name += ".attention";
+    own("position", position);
+    if (position.name === "shaw") {
+      for (const each of position.values ? ["keys", "values"] : ["keys"]) {
+        walk.matrix(`${name}.position.${each}`, (position.max_distance + 1) * (inner.d_head ?? 0));
+      }
+    } else if (position.name === "t5-bias") {
+      const n_heads = ["single-head", "simple"].includes(inner.name) ? 1 : inner.n_heads, size = position.n_buckets * n_heads;
+      const module = position.shared ? walk.share("t5-bias", JSON.stringify([position, n_heads])) : name + ".position";
+      if (module !== null) walk.matrix(module + ".table", size);
+    }
+  }
+
+  /** The attention of a layer, with its relative position. */
+  function ofLayer(walk, name, layer) {
+    attention(walk, name, layer.attention, layer);
+    relative(walk, name, layer);
+  }
+
+  return {ofLayer};
+})();
