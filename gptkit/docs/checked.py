@@ -1,8 +1,10 @@
 """Outcomes of the conformance checks of all installed components, for the page that shows them.
 
-The checks take a minute or more: they run in one process for each core while the caller does other work, and their outcomes
-are kept in the cache directory. The key of an entry is a digest of the sources of gptkit and of the component's package, and
-of the versions of the libraries that the checks compare with: a component is checked again when one of these changes.
+The outcomes of built-in components are stored (`gptkit.docs.outcomes`). Those that are not current, and the components of
+plugins, are checked by one process for each core while the caller does other work, which takes minutes for all of them.
+Their outcomes are kept in the cache directory. The key of an entry is a digest of the sources of gptkit and of the
+component's package, and of the versions of the libraries that the checks compare with: a component is checked again when
+one of these changes.
 
 ``python -m gptkit.docs.checked`` is such a process: it reads the kind and the name of one component after another from
 standard input, and writes the outcomes of each to standard output.
@@ -11,13 +13,11 @@ standard input, and writes the outcomes of each to standard output.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
 import sys
 from collections.abc import Collection, Mapping
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from gptkit.core.errors import FileError
 from gptkit.core.paths import cache_directory
 from gptkit.core.registry import Registry, default_registry
 from gptkit.docs.checking_pool import Pool
+from gptkit.docs.digests import package_sources
+from gptkit.docs.outcomes.stored import LIBRARIES, current
 
 __all__ = ["Checking", "Outcomes", "checked", "outcomes_of"]
 
@@ -35,7 +37,7 @@ Outcomes = dict[str, str]
 _Name = tuple[str, str]
 
 _WORST = ("failed", "unexpected", "expected", "passed", "skipped")
-_LIBRARIES = ("torch", "transformers", "tiktoken", "tokenizers", "numpy", "pydantic")
+_LIBRARIES = (*LIBRARIES, "pydantic")
 _KEPT = 4
 """Number of files that are kept, about 0.2 MB each; those written longest ago are removed."""
 _OWN = re.compile(r"[0-9a-f]{16}\.json")
@@ -67,15 +69,17 @@ def outcomes_of(registry: Registry, kind: str, name: str, expected: Mapping[str,
 class Checking:
     """Outcomes of components by kind and name, which are computed while the caller does other work.
 
-    They are taken from the cache, and those that are missing are computed by several processes, which start at once.
+    They are those that are stored and current, then those in the cache; missing ones are computed by several processes,
+    which start at once.
 
     Args:
         registry: the components. Another one than that of what is installed is checked in this process, when the outcomes
             are asked for.
         kinds: the kinds to check; all by default.
+        stored: use the stored outcomes.
     """
 
-    def __init__(self, registry: Registry, kinds: Collection[str] | None = None) -> None:
+    def __init__(self, registry: Registry, kinds: Collection[str] | None = None, *, stored: bool = True) -> None:
         every = [(kind, name) for kind in registry.kinds() for name in registry.names(kind)]
         self._registry = registry
         self._names = every if kinds is None else [each for each in every if each[0] in kinds]
@@ -83,10 +87,12 @@ class Checking:
         self._known: dict[str, Outcomes] = {}
         self._pool = Pool([])
         self._outcomes: dict[_Name, Outcomes] | None = None
+        self._stored: Mapping[_Name, Outcomes] = current(registry) if stored else {}
         if registry is default_registry():
             self._keys = {(kind, name): _key(registry, kind, name) for kind, name in every}
             self._known = _read_all()
-            self._pool = Pool([each for each in self._names if self._keys[each] not in self._known])
+            missing = [each for each in self._names if each not in self._stored and self._keys[each] not in self._known]
+            self._pool = Pool(missing)
 
     def outcomes(self) -> dict[_Name, Outcomes]:
         """Return the outcomes; wait for the processes that compute them.
@@ -99,7 +105,10 @@ class Checking:
         return self._outcomes
 
     def _computed_here(self) -> dict[_Name, Outcomes]:
-        return {(kind, name): outcomes_of(self._registry, kind, name, _expected(kind, name)) for kind, name in self._names}
+        return {each: self._stored_or_checked(each) for each in self._names}
+
+    def _stored_or_checked(self, each: _Name) -> Outcomes:
+        return self._stored[each] if each in self._stored else outcomes_of(self._registry, *each, _expected(*each))
 
     def _waited_for(self) -> dict[_Name, Outcomes]:
         computed = self._pool.results()
@@ -107,20 +116,20 @@ class Checking:
         file = _file()
         if computed and file is not None:
             _write(file, {key: self._known[key] for key in self._keys.values() if key in self._known})
-        return {each: self._known[self._keys[each]] for each in self._names}
+        return {each: self._stored[each] if each in self._stored else self._known[self._keys[each]] for each in self._names}
 
     def stop(self) -> None:
         """End the processes. Outcomes that are not computed are missing."""
         self._pool.stop()
 
 
-def checked(registry: Registry, kinds: Collection[str] | None = None) -> dict[_Name, Outcomes]:
+def checked(registry: Registry, kinds: Collection[str] | None = None, *, stored: bool = True) -> dict[_Name, Outcomes]:
     """Return the outcomes of components as `Checking` does.
 
     Raises:
         GptkitError: a process ended with an error.
     """
-    checking = Checking(registry, kinds)
+    checking = Checking(registry, kinds, stored=stored)
     try:
         return checking.outcomes()
     finally:
@@ -136,22 +145,9 @@ def _expected(kind: str, name: str) -> Mapping[str, str]:
 def _key(registry: Registry, kind: str, name: str) -> str:
     entry = registry.entries(kind)[name]
     package = entry.cls.__module__.partition(".")[0]
-    parts = [kind, name, sys.version, _sources("gptkit"), _sources(package), *(_version(library) for library in _LIBRARIES)]
+    sources = [package_sources("gptkit"), package_sources(package)]
+    parts = [kind, name, sys.version, *sources, *(_version(library) for library in _LIBRARIES)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-@cache
-def _sources(package: str) -> str:
-    """Return a digest of the source files of a package or module."""
-    spec = importlib.util.find_spec(package)
-    digest = hashlib.sha256()
-    if spec is not None:
-        roots = [Path(place) for place in spec.submodule_search_locations or ()]
-        files = [file for root in roots for file in sorted(root.rglob("*.py"))]
-        for file in files or [Path(spec.origin or "")]:
-            if file.is_file():
-                digest.update(f"{file.name}\0".encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def _version(library: str) -> str:

@@ -1,7 +1,8 @@
 """Measure what pages show from stored files, and write these files: ``python -m gptkit.docs.remeasure``.
 
-It takes about ten minutes. Run it when attentions, positions, or the modules of measured components change; the tests fail
-when a stored number differs from the measured one.
+It takes about ten minutes. Run it when attentions, positions, the modules of measured components or conformance checks
+change; the tests fail when what is stored differs from what is measured. ``conformance`` alone, two minutes, is enough when
+other components change: their pages are correct without it, but take longer to build.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ __all__ = ["main"]
 
 
 def main(names: Sequence[str] = ()) -> None:
-    """Write the sizes of components and the outcomes of pairs of attention and position.
+    """Write the sizes of components, the outcomes of pairs of attention and position, and those of the conformance checks.
 
     Args:
-        names: ``sizes`` or ``combinations``, to write one of both.
+        names: ``sizes``, ``combinations`` or ``conformance``, to write some of them.
     """
-    from gptkit.docs.combinations import stored
+    from gptkit.docs.combinations import stored as pairs
+    from gptkit.docs.outcomes import stored as outcomes
     from gptkit.docs.sizes import expressions
 
-    for name, module in (("sizes", expressions), ("combinations", stored)):
+    for name, module in (("sizes", expressions), ("combinations", pairs), ("conformance", outcomes)):
         if not names or name in names:
             _write(module.STORED, module.stored_data)
 

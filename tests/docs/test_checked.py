@@ -23,6 +23,7 @@ KINDS = ("schedule", "activation")
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GPTKIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "current", lambda registry: {})  # the stored outcomes have their own tests
     return tmp_path
 
 
@@ -85,7 +86,7 @@ def test_processes_find_what_one_process_finds(started: list[Any]) -> None:
 def test_outcomes_are_kept_until_a_source_changes(here: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     first = checked(default_registry(), KINDS[:1])
     assert checked(default_registry(), KINDS[:1]) == first
-    monkeypatch.setattr(module, "_sources", lambda package: f"{package} has been edited")
+    monkeypatch.setattr(module, "package_sources", lambda package: f"{package} has been edited")
     assert checked(default_registry(), KINDS[:1]) == first
     assert here == [len(first), 0, len(first)]
 

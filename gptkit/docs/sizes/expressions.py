@@ -1,7 +1,8 @@
 """Expressions of a component's sizes: fitted, verified at sizes that the fit has not seen, and stored.
 
-``measured.json`` holds the expressions of the built-in components. It is data, not a source of truth: each expression is
-compared with newly measured models whenever pages are made, and fitted again where it does not agree.
+``measured.json`` holds the expressions of the built-in components and the numbers at a named size. It is data, not a source
+of truth: of a component whose sources have changed since, each expression is compared with newly measured models when pages
+are made, and fitted again where it does not agree. A test measures all of them again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from gptkit.core.component import Component
 from gptkit.core.registry import Registry
+from gptkit.docs.digests import own_sources
 from gptkit.docs.sizes.measuring import KINDS, Measured, Meter
 from gptkit.docs.sizes.polynomial import Polynomial, fit, points
 
@@ -84,7 +86,17 @@ def sizes(cls: type[Component], registry: Registry) -> Sizes | None:
     """
     if cls.kind not in KINDS:
         return None
-    known = _known(f"{cls.kind} {cls.component_name()}")
+    data = _stored().get(f"{cls.kind} {cls.component_name()}")
+    known = _known(data)
+    if known is not None and registry.entry(cls.kind, cls.component_name()).plugin.built_in:
+        example = _example(data, known, own_sources(cls, registry))
+        if example is not None:
+            return example
+    return _measured(cls, registry, known)
+
+
+def _measured(cls: type[Component], registry: Registry, known: Fitted | None) -> Sizes:
+    """Return the sizes with expressions that agree with models measured now: the known ones, or new ones."""
     meter = Meter(cls, registry, derived=known is None or known.derived)
     if known is None or not _agree(meter, known):
         known = fitted(cls, registry)
@@ -140,8 +152,17 @@ def stored_data(registry: Registry) -> dict[str, Any]:
     for kind in KINDS:
         for name, entry in registry.entries(kind).items():
             if entry.plugin.built_in:
-                result[f"{kind} {name}"] = _plain(fitted(entry.cls, registry))
+                result[f"{kind} {name}"] = _entry(entry.cls, registry, fitted(entry.cls, registry))
     return result
+
+
+def _entry(cls: type[Component], registry: Registry, known: Fitted) -> dict[str, Any]:
+    """Return what is stored of a component, as plain data."""
+    result = _measured(cls, registry, known)
+    numbers = None if result.numbers is None else dict(result.numbers)
+    example = {"point": dict(result.point), "numbers": numbers, "fixed": dict(result.fixed)}
+    plain = _plain(Fitted(result.expressions, known.fixed, known.derived))
+    return {**plain, "example": example, "sources": own_sources(cls, registry)}
 
 
 def _seen(value: int, *, parts: bool) -> list[int]:
@@ -212,8 +233,7 @@ def _stored() -> Mapping[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _known(name: str) -> Fitted | None:
-    data = _stored().get(name)
+def _known(data: Any) -> Fitted | None:
     if data is None:
         return None
     try:
@@ -222,6 +242,18 @@ def _known(name: str) -> Fitted | None:
             tuple(data.get("fixed", ())),
             data.get("derived", True),
         )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _example(data: Any, known: Fitted, sources: str) -> Sizes | None:
+    """Return the stored sizes of a component with these sources; None if they are those of other sources."""
+    if data.get("sources") != sources:
+        return None
+    try:
+        example = data["example"]
+        numbers = None if example["numbers"] is None else {name: int(example["numbers"][name]) for name in QUANTITIES}
+        return Sizes(known.expressions, dict(example["point"]), numbers, dict(example["fixed"]))
     except (KeyError, TypeError, ValueError):
         return None
 
