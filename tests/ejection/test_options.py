@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Literal
 
 import pytest
@@ -13,14 +12,12 @@ from gptkit.components.norm.rms import RMSNormSpec
 from gptkit.components.position.alibi import AlibiSpec
 from gptkit.core.registry import default_registry
 from gptkit.ejection import writing
-from gptkit.ejection.writing import unused_weights, write_source
 from gptkit.kinds.written import NotWrittenError
 from gptkit.model.gpt import GPT
-from gptkit.model.spec import ModelSpec
 from gptkit.testing import instances, run_checks
 from gptkit.testing.options import changed_fields
-from tests.support.ejected import COARSE, randomize, source_of
-from tests.support.random_models import CONTEXT, V, named, random_models
+from tests.support.ejected import is_written, source_of
+from tests.support.random_models import named, random_models
 
 KINDS = (
     "norm",
@@ -116,29 +113,3 @@ def test_random_models_are_equal_or_refused(seed: int) -> None:
         with named(name, spec):
             n_written += is_written(spec)
     assert n_written > 30
-
-
-def is_written(spec: ModelSpec) -> bool:
-    """Compare a model with its written source; return False if it is refused."""
-    model = randomize(GPT(spec, V, seed=1)).double()
-    try:
-        source = write_source(spec, V, name="random", parameters=0)
-    except NotWrittenError as refusal:
-        assert refusal.hint
-        return False
-    assert max(map(len, source.splitlines())) <= 100, max(source.splitlines(), key=len)
-    module = ModuleType("written")
-    exec(compile(source, "<written>", "exec"), vars(module))
-    written = module.GPT().double().eval()
-    unused = unused_weights(spec, V)
-    written.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith(unused)})
-    ids_BT = torch.randint(V, (2, CONTEXT), generator=torch.Generator().manual_seed(0))
-    expected, actual = model(ids_BT).logits, written(ids_BT)
-    assert expected is not None
-    expected, actual = expected.nan_to_num(), actual.nan_to_num()
-    difference = float((actual - expected).abs().max())
-    if difference > 1e-5 * max(1.0, float(expected.abs().max())):
-        # Without norms, or with large factors, the rounding of what is computed in fp32 grows from layer to layer.
-        rounding = float((model.float()(ids_BT).logits.double().nan_to_num() - expected).abs().max())
-        assert difference <= COARSE * rounding
-    return True

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from safetensors.torch import save_model
@@ -16,14 +17,17 @@ from torch import Tensor
 from gptkit.ejection.writing import unused_weights, write_source
 from gptkit.kinds.written import NotWrittenError
 from gptkit.model.gpt import GPT
+from gptkit.model.spec import ModelSpec
 from gptkit.presets.catalog import presets
 from gptkit.runs.opening import open_spec
+from tests.support.random_models import CONTEXT, V
 
 __all__ = [
     "COARSE",
     "PRESETS",
     "PROMPT",
     "Ejected",
+    "is_written",
     "n_parameters",
     "presets_written_and_refused",
     "randomize",
@@ -165,3 +169,30 @@ def run_ejected(directory: Path, models: Mapping[str, GPT], n_tokens: int = 40) 
             sources[name], **written, expected=model(ids[name]).logits, expected_greedy=greedy, model=model, ids_BT=ids[name]
         )
     return results
+
+
+@torch.no_grad()
+def is_written(spec: ModelSpec) -> bool:
+    """Compare a model of random weights with its written source; return False if it is refused."""
+    model = randomize(GPT(spec, V, seed=1)).double()
+    try:
+        source = write_source(spec, V, name="random", parameters=0)
+    except NotWrittenError as refusal:
+        assert refusal.hint
+        return False
+    assert max(map(len, source.splitlines())) <= 100, max(source.splitlines(), key=len)
+    module = ModuleType("written")
+    exec(compile(source, "<written>", "exec"), vars(module))
+    written = module.GPT().double().eval()
+    unused = unused_weights(spec, V)
+    written.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith(unused)})
+    ids_BT = torch.randint(V, (2, CONTEXT), generator=torch.Generator().manual_seed(0))
+    expected, actual = model(ids_BT).logits, written(ids_BT)
+    assert expected is not None
+    expected, actual = expected.nan_to_num(), actual.nan_to_num()
+    difference = float((actual - expected).abs().max())
+    if difference > 1e-5 * max(1.0, float(expected.abs().max())):
+        # Without norms, or with large factors, the rounding of what is computed in fp32 grows from layer to layer.
+        rounding = float((model.float()(ids_BT).logits.double().nan_to_num() - expected).abs().max())
+        assert difference <= COARSE * rounding
+    return True

@@ -20,7 +20,7 @@ from gptkit.ops.grouped import group_rows, reorder
 if TYPE_CHECKING:
     from gptkit.components.feedforward.experts import ExpertsSpec
 
-__all__ = ["Experts"]
+__all__ = ["Experts", "stacked_form"]
 
 
 class Experts(FeedForward):
@@ -33,7 +33,7 @@ class Experts(FeedForward):
         self.scale = spec.scale
         self.router = spec.router.build(context, n_experts=spec.n_experts)
         self.latent_down = context.linear(context.d_model, spec.latent, bias=False) if spec.latent else None
-        self.experts = _stacked(spec.expert, spec.inner_context("expert", context), spec.n_experts)
+        self.experts = _experts(spec.expert, spec.inner_context("expert", context), spec.n_experts)
         self.latent_up = context.linear(spec.latent, context.d_model, bias=False) if spec.latent else None
         self.shared = None if spec.shared is None else spec.shared.build(context)
         self.shared_gate = nn.Linear(context.d_model, 1, bias=False) if spec.shared_gate else None
@@ -96,10 +96,15 @@ def _normed(norm: nn.Module | None, x: Tensor) -> Tensor:
     return y
 
 
-def _stacked(expert: FeedForwardSpec, context: BuildContext, n_experts: int) -> StackedFeedForward:
+def stacked_form(expert: FeedForwardSpec, context: BuildContext, n_experts: int) -> StackedFeedForward | None:
+    """Return the experts of a mixture with stacked weights; None if each expert is a module of its own."""
     if not context.stacks_linears:
-        return StackedModules(expert.build(context) for _ in range(n_experts))
+        return None
     # A subclass that overrides only `build` inherits a stacked form that does not match it.
     methods = (name for cls in type(expert).__mro__ for name in ("build_stacked", "build") if name in vars(cls))
-    stacked = expert.build_stacked(context, n_experts) if next(methods) == "build_stacked" else None
+    return expert.build_stacked(context, n_experts) if next(methods) == "build_stacked" else None
+
+
+def _experts(expert: FeedForwardSpec, context: BuildContext, n_experts: int) -> StackedFeedForward:
+    stacked = stacked_form(expert, context, n_experts)
     return StackedModules(expert.build(context) for _ in range(n_experts)) if stacked is None else stacked

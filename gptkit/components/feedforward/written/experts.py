@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.written import (
     Name,
     NotWrittenError,
@@ -153,9 +152,7 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
 
 def _experts(spec: ExpertsSpec, context: WritingContext) -> Written:
     """Return the experts: with stacked weights, or as a list where the feed-forward has no such form."""
-    separate = getattr(spec.expert, "hidden_norm", None) is not None  # each expert has a norm of its own
-    stacks = context.stacks_linears and type(spec.expert).build_stacked is not FeedForwardSpec.build_stacked
-    if stacks and not separate:
+    if _is_stacked(spec, context):
         form = written_stacked(spec.expert, context, n_experts=spec.n_experts)
         if form is None:
             raise NotWrittenError(
@@ -174,10 +171,41 @@ def _experts(spec: ExpertsSpec, context: WritingContext) -> Written:
     return Written("ExpertList", fill(_EXPERT_LIST), settings=settings, parts={"expert": expert}, section="feedforward")
 
 
-def _narrowed(form: Written, width: Setting) -> Written:
-    """Return experts for vectors of another width than the model's."""
-    parts = {name: _narrowed(part, width) for name, part in form.parts.items()}
-    if "D_MODEL" not in form.text:
-        return dataclasses.replace(form, parts=parts)
-    settings = {**form.settings, "D_LATENT": width}
-    return dataclasses.replace(form, text=form.text.replace("D_MODEL", "$D_LATENT"), settings=settings, parts=parts)
+def _is_stacked(spec: ExpertsSpec, context: WritingContext) -> bool:
+    """Return whether the built mixture has stacked experts: decided by its own rule, on modules without storage."""
+    import torch
+
+    from gptkit.components.feedforward.modules.experts import stacked_form
+
+    with torch.device("meta"):
+        return stacked_form(spec.expert, context.replace(shared={}), spec.n_experts) is not None
+
+
+def _narrowed(form: Written, width: Setting, outer: str = "D_LATENT") -> Written:
+    """Return experts for vectors of another width than the model's.
+
+    Args:
+        outer: the placeholder of the width in the class that has the experts.
+    """
+    # Experts that are mixtures may have a latent width of their own.
+    own = "D_LATENT"
+    while own in form.settings:
+        own = f"OUTER_{own}"
+    narrow = {name: _narrowed_size(setting, outer) for name, setting in form.settings.items()}
+    if form.copied:  # sizes of copied sources are those of their module
+        parts, narrow = dict(form.parts), dict(form.settings)
+    else:
+        parts = {name: _narrowed(part, width, own) for name, part in form.parts.items()}
+    text, expression = form.text, form.expression
+    if not form.copied:
+        text, expression = (source.replace("D_MODEL", f"${own}") for source in (text, expression))
+    needed = text + expression + "".join(str(setting.value) for part in parts.values() for setting in part.settings.values())
+    settings = {**narrow, own: width} if f"${own}" in needed else narrow
+    return dataclasses.replace(form, text=text, expression=expression, settings=settings, parts=parts)
+
+
+def _narrowed_size(setting: Setting, outer: str) -> Setting:
+    """Return a setting whose expression has the width of the vectors instead of the model's."""
+    if not isinstance(setting.value, Name):
+        return setting
+    return dataclasses.replace(setting, value=Name(setting.value.replace("D_MODEL", f"${outer}")))
