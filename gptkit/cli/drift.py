@@ -58,6 +58,7 @@ def drift(
                     "first": first,
                     "tensors": result.tensors,
                     "differences": result.differences,
+                    "remark": result.remark,
                     "tolerance": tolerance,
                     "parts": parts,
                 },
@@ -82,6 +83,8 @@ def _print(result: Drift, every: bool) -> None:
     columns: list[console.Column] = ["module", "component", "transformers", ("distance", {"justify": "right"}), ""]
     console.stdout().print(console.table(columns, rows))
     console.out()
+    if result.remark:
+        console.out(result.remark)
     if result.first is None:
         worst = max(result.readings, key=lambda reading: reading.distance)
         console.out(

@@ -56,10 +56,12 @@ def eject(
             )
         import_torch()
         unused = unused_weights(subject.spec.model, vocab_size)
-        parameters = subject.model(vocab_size).named_parameters()
+        model = subject.model(vocab_size)
+        parameters = model.named_parameters()
         n_parameters = sum(parameter.numel() for name, parameter in parameters if not name.startswith(unused))
         name = subject.spec.name
         source = write_source(subject.spec.model, vocab_size, name=name, parameters=n_parameters)
+        _require_weights(source, model, unused)
         expected = None if subject.run is None else _expected(subject, target)
         write_text(file, source)
     if quiet:
@@ -93,6 +95,22 @@ def _check(file: Path, force: bool) -> None:
     if not force:
         raise GptkitError(
             f"{file} exists", hint="Pass --force to replace it (changes to it are lost), or choose another name."
+        )
+
+
+def _require_weights(source: str, model: GPT, unused: tuple[str, ...]) -> None:
+    """Raise if the written source declares other weights than the model has, before it is written."""
+    from gptkit.ejection.declared import UnreadableError, declared_weights, difference
+
+    weights = {name: tuple(weight.shape) for name, weight in model.state_dict().items() if not name.startswith(unused)}
+    try:
+        problem = difference(declared_weights(source, "GPT"), weights)
+    except UnreadableError:  # of a plugin's template; the command that is printed checks it
+        return
+    if problem:
+        raise GptkitError(
+            f"the model cannot be written: the code and the weights do not fit: {problem}",
+            hint="The template of a component is wrong; report it, or choose another component.",
         )
 
 

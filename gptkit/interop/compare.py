@@ -62,12 +62,14 @@ class Drift:
         tolerance: the distance up to which a part counts as equal.
         tensors: of the first part beyond it, the tensors whose numbers differ from those in the files.
         differences: where the run's spec differs from the external model's configuration.
+        remark: a sentence about what was compared; empty if transformers computed the external model.
     """
 
     readings: tuple[Reading, ...]
     tolerance: float
     tensors: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+    remark: str = ""
 
     @property
     def first(self) -> Reading | None:

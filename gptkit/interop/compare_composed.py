@@ -14,6 +14,7 @@ from gptkit.interop.checking import check_tensors
 from gptkit.interop.compare import TOLERANCE, Drift, Reading, distance, is_part_of
 from gptkit.interop.conversion import family_of, pair, read_model
 from gptkit.interop.differences import differences
+from gptkit.interop.generated import code_report
 from gptkit.kinds.format import ExternalModel
 from gptkit.model.gpt import GPT
 
@@ -38,8 +39,10 @@ def compare_composed(
         registry: where components are looked up; by default what is installed.
 
     Raises:
-        ExternalModelError: its spec or weights are damaged, or the two models have different numbers of layers.
+        ExternalModelError: its spec or weights are damaged, its code declares other tensors, or the two models have
+            different numbers of layers.
     """
+    remark = f"{code_report(external)}; the weights were compared in the composed model, and the code was not executed"
     family, config = family_of(external, registry)
     spec = read_model(family, config, external.config_location, registry)
     other = GPT(spec)
@@ -61,12 +64,12 @@ def compare_composed(
         for part, (name, tensor) in own.items()
         if part in expected
     )
-    result = Drift(readings, tolerance)
+    result = Drift(readings, tolerance, remark=remark)
     if result.first is None:
         return result
     part = result.first.part
     tensors = tuple(_different(native, other, part))
-    return Drift(readings, tolerance, tensors, tuple(differences(native.spec, spec)))
+    return Drift(readings, tolerance, tensors, tuple(differences(native.spec, spec)), remark)
 
 
 @torch.no_grad()

@@ -1,20 +1,21 @@
 """Family of exports with generated code: the spec is in config.json, and the code is not executed.
 
 The weights are those of the composed model under other names, and some native matrices are several tensors. Which these are
-follows from the names in the files.
+follows from the names in the files. `code_report` compares these names with the source of the code.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.ejection.hugging_face.weights import HEAD
-from gptkit.ejection.hugging_face.writing import ARCHITECTURE, MODEL_TYPE
+from gptkit.ejection.hugging_face.writing import ARCHITECTURE, MODEL_TYPE, MODELING_FILE
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Layout, Rule
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from gptkit.kinds.format import ExternalModel
 
-__all__ = ["SPEC_KEY", "GeneratedFamily", "generated_family"]
+__all__ = ["SPEC_KEY", "GeneratedFamily", "code_report", "compared_code", "generated_family"]
 
 SPEC_KEY = "gptkit_model"
 """The key of config.json with the spec of the model, as plain data."""
@@ -124,3 +125,49 @@ def generated_family(external: ExternalModel) -> GeneratedFamily | None:
         )
     shapes = {name: entry.shape for name, entry in external.tensors().entries.items() if entry.shape}
     return GeneratedFamily(shapes=shapes)
+
+
+def compared_code(source: str, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], place: str) -> str:
+    """Compare the tensors that generated code declares with those of files, and return a sentence about it.
+
+    The source is read, and not executed.
+
+    Args:
+        source: the code of the model.
+        config: the contents of config.json.
+        shapes: the shapes of the tensors in the files, by name.
+        place: where the code is, for messages.
+
+    Raises:
+        ExternalModelError: they differ, so that transformers would not load the weights.
+    """
+    from gptkit.ejection.declared import UnreadableError, declared_weights, difference
+
+    try:
+        declared = declared_weights(source, ARCHITECTURE, **config)
+    except UnreadableError as reason:
+        return f"not checked: which tensors the code declares, since its source has what gptkit does not read ({reason})"
+    problem = difference(declared, shapes)
+    if problem:
+        raise ExternalModelError(
+            f"{place}: the code and the weights do not fit: {problem}",
+            hint="transformers would load the model with random weights. Export the run again; report it if that fails.",
+        )
+    return f"checked: the code declares the {len(declared)} tensors of the files, in their shapes"
+
+
+def code_report(external: ExternalModel) -> str:
+    """Return a sentence about the code in the directory of an export, as `compared_code` does; empty for other models.
+
+    Raises:
+        ExternalModelError: the code declares other tensors than the files have.
+    """
+    if generated_family(external) is None:
+        return ""
+    file = Path(external.location) / MODELING_FILE
+    try:
+        source = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return f"not checked: which tensors the code declares, since {file} cannot be read"
+    shapes = {name: entry.shape for name, entry in external.tensors().entries.items()}
+    return compared_code(source, external.config, shapes, str(file))

@@ -13,6 +13,7 @@ from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import Registry
 from gptkit.interop.checking import check_tensors
 from gptkit.interop.conversion import family_of, pair, read_model
+from gptkit.interop.generated import code_report
 from gptkit.interop.logits import difference, sample_ids
 from gptkit.kinds.format import FormatSpec, NativeModel
 from gptkit.model.gpt import GPT
@@ -38,9 +39,10 @@ def measured(model: NativeModel, chosen: FormatSpec, path: Path, registry: Regis
         registry: where families and components are looked up; by default what is installed.
 
     Raises:
-        ExternalModelError: the export cannot be read back.
+        ExternalModelError: the export cannot be read back, or its generated code declares other tensors.
     """
     external = chosen.read(path, registry)
+    code = code_report(external)
     family, config = family_of(external, registry)
     spec = read_model(family, config, external.config_location, registry)
     shell = GPT(spec, device="meta")
@@ -54,7 +56,8 @@ def measured(model: NativeModel, chosen: FormatSpec, path: Path, registry: Regis
     ids_BT = sample_ids(model.tokenizer, min(_N_TOKENS, spec.context_length), shell.vocab_size)
     own = _logits(model.spec, model.tensors.entries, model.tensors.get, ids_BT)
     other = _logits(spec, tensors.entries, tensors.get, ids_BT)
-    return [checked, difference(own, other)]
+    compared = difference(own, other)
+    return [checked, f"{compared}, in the composed model: the generated code was not executed" if code else compared]
 
 
 @torch.no_grad()

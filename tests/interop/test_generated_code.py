@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import gptkit
 from gptkit.cli.main import app
+from gptkit.components.feedforward.written import dense
 from gptkit.core.errors import ExternalModelError
 from gptkit.runs.drift import measure_drift
 from gptkit.runs.exporting import export
@@ -131,3 +132,28 @@ def test_weights_that_transformers_saved_are_imported(tmp_path: Path) -> None:
         logits = back(torch.arange(20)[None]).logits
     torch.testing.assert_close(logits, torch.load(tmp_path / "logits", weights_only=True), atol=1e-5, rtol=1e-5)
     assert measure_drift(run, tmp_path / "tuned").tensors == ("blocks.0.attention.qkv.weight",)
+
+
+def test_code_that_declares_other_tensors_is_reported_by_drift_and_not_executed(tmp_path: Path) -> None:
+    run, out, result = made(tmp_path, "experts")
+    assert any("checked: the code declares the " in str(remark) for remark in result.remarks)
+    assert "the code was not executed" in measure_drift(run, out).remark
+    modeling = out / "modeling_gptkit.py"
+    source = modeling.read_text()
+    assert "self.down = nn.ParameterDict(" in source
+    modeling.write_text(source.replace("self.down = nn.ParameterDict(", "self.lower = nn.ParameterDict("))
+    with pytest.raises(ExternalModelError, match=r"do not fit: the files do not have .*experts\.lower\.weight"):
+        measure_drift(run, out)
+    refused = CliRunner().invoke(app, ["drift", str(run), "--against", str(out)])
+    assert refused.exit_code == 2
+    modeling.write_text(source.replace("N_EXPERTS, D_MODEL, D_EXPERT", "N_EXPERTS, D_MODEL, D_EXPERT + 1"))
+    with pytest.raises(ExternalModelError, match=r"down\.weight is \[.*\] in the code and \[.*\] in the files"):
+        measure_drift(run, out)
+
+
+def test_code_that_does_not_declare_the_weights_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "run", {**BASE, **COMPOSITIONS["experts"]})
+    monkeypatch.setattr(dense, "_CLASS", dense._CLASS.replace("self.down =", "self.lower ="))
+    with pytest.raises(ExternalModelError, match=r"modeling_gptkit\.py: the code and the weights do not fit"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

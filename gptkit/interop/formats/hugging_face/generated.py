@@ -22,7 +22,7 @@ from gptkit.ejection.hugging_face.writing import (
     Code,
     write_code,
 )
-from gptkit.interop.generated import SPEC_KEY
+from gptkit.interop.generated import SPEC_KEY, compared_code
 from gptkit.kinds.format import NativeModel, TensorEntry
 from gptkit.kinds.written import NotWrittenError
 from gptkit.model.gpt import GPT
@@ -40,12 +40,14 @@ class Generated:
         weights: the tensors, in the order of the files.
         entries: shape and dtype of each.
         model: the model.
+        checked: a sentence about the comparison of the code with the tensors.
     """
 
     code: Code
     weights: list[Weight]
     entries: Mapping[str, TensorEntry]
     model: NativeModel
+    checked: str
 
     @property
     def files(self) -> dict[str, str]:
@@ -83,7 +85,8 @@ def generate_code(model: NativeModel, refusal: ExternalModelError) -> Generated:
         refusal: why no family can express it.
 
     Raises:
-        ExternalModelError: the model cannot be written out as code either; gives both reasons.
+        ExternalModelError: the model cannot be written out as code either, with both reasons; or the code does not declare
+            the model's weights.
     """
     built = GPT(model.spec, device="meta")
     n_parameters = sum(parameter.numel() for parameter in built.parameters())
@@ -107,7 +110,9 @@ def generate_code(model: NativeModel, refusal: ExternalModelError) -> Generated:
         weight.name: TensorEntry(_shape(weight, native[weight.native].shape), native[weight.native].dtype)
         for weight in weights
     }
-    return Generated(code, weights, entries, model)
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    checked = compared_code(code.modeling, code.values, shapes, MODELING_FILE)
+    return Generated(code, weights, entries, model, checked)
 
 
 def _exported(spec: ModelSpec) -> ModelSpec:

@@ -121,9 +121,7 @@ def _with_code(model: NativeModel, refusal: ExternalModelError) -> _Content:
             "gptkit is not needed)"
         ),
         Note(made.code.contract.sentence),
-        Note(
-            f"checked: names and shapes of {len(made.entries)} tensors, syntax of the code; gptkit does not execute the code"
-        ),
+        Note(f"{made.checked}; gptkit does not execute the code"),
     ]
     return _Content({}, made.config, made.entries, made.tensors(), made.files, report, _dtype(made.entries.values()))
 
