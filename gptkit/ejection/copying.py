@@ -291,11 +291,25 @@ class Copy:
             return "None"
         shape = ", ".join(self.copier.size(size) for size in parameter.shape)
         declared: dict[str, Any] = getattr(self.module, "initial", dict)()
-        initial = declared.get(name)
-        made = (
-            f"torch.{initial}({shape or '()'})" if initial in ("ones", "zeros") else f"torch.randn({shape or '()'}) * 0.02"
-        )
+        value = _constant(declared.get(name), parameter.shape)
+        made = f"torch.randn({shape or '()'}) * 0.02"
+        if value in (0, 1):
+            made = f"torch.{'ones' if value else 'zeros'}({shape or '()'})"
+        elif value is not None:
+            made = f"torch.full(({shape}{',' if parameter.dim() == 1 else ''}), {value!r})"
         return f"nn.Parameter({made}{'' if parameter.requires_grad else ', requires_grad=False'})"
+
+
+def _constant(initial: Any, shape: Any) -> float | None:
+    """Return the value that a declaration gives all elements of a parameter; None if they differ or are random."""
+    import torch
+
+    if initial in ("ones", "zeros"):
+        return float(initial == "ones")
+    if not callable(initial) or len(shape) > 1:
+        return None
+    values = initial(shape, torch.Generator().manual_seed(0)).flatten()
+    return float(f"{float(values[0]):.9g}") if len(values) and bool((values == values[0]).all()) else None
 
 
 def _attribute_of_self(node: ast.AST) -> str | None:

@@ -144,12 +144,10 @@ def load_weights(model: GPT, path: str | Path) -> None:
 def generate(
     model: GPT, ids_BT: Tensor, n_new: int, temperature: float = 1.0, top_k: int | None = None
 ) -> Tensor:
-    """Continue each row of ids, (B, T) to (B, T + n_new).
+    """Add n_new tokens to each row of ids, all of the same length, (B, T) to (B, T + n_new).
 
     Args:
         model: the model, in evaluation mode (`model.eval()`).
-        ids_BT: the prompts, all of the same length.
-        n_new: number of tokens to add to each.
         temperature: below 1 less random, above 1 more; 0 always takes the most likely token.
         top_k: sample from the k most likely tokens only.
     """
@@ -174,9 +172,11 @@ def generate(
 
 
 if __name__ == "__main__":
-    # Print the most likely continuation of token ids: python FILE WEIGHTS.safetensors ID...
+    weights, *prompt = sys.argv[1:] or [""]
+    if not Path(weights).is_file():
+        sys.exit(f"error: no file {weights!r}; use: python FILE WEIGHTS.safetensors ID ...")
     model = GPT().eval()
-    load_weights(model, sys.argv[1])
-    prompt = [int(argument) for argument in sys.argv[2:]] or [0]
-    print(*generate(model, torch.tensor([prompt]), n_new=8, temperature=0)[0].tolist())
+    load_weights(model, weights)
+    ids = torch.tensor([[int(each) for each in prompt or ["0"]]])
+    print(*generate(model, ids, n_new=8, temperature=0)[0].tolist())
 '''

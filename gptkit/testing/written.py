@@ -20,6 +20,7 @@ from gptkit.ejection.writing import unused_weights, write_source
 from gptkit.kinds.written import NotWrittenError
 from gptkit.model.gpt import GPT
 from gptkit.testing.check import Checks, ContractError, same, skip
+from gptkit.testing.composites import composites
 from gptkit.testing.options import changed_fields
 from gptkit.testing.subject import VOCAB, Subject, stirred, token_ids
 
@@ -45,6 +46,12 @@ def written_equals_built(subject: Subject) -> None:
         _compare(named, model, source)
     if not any_written:
         skip(refusals[0])
+    for named, model in composites(subject):
+        try:
+            source = write_source(model.spec, model.vocab_size, name="written", parameters=0)
+        except NotWrittenError:
+            continue
+        _compare(named, model, source, cached=False)
 
 
 @checks.add(

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from gptkit.components.feedforward.written import dense
 from tests.support.command_line import Call
 
 
@@ -21,6 +24,26 @@ def test_written_file_prints_what_the_run_generates(run: Path, tmp_path: Path, c
     done = subprocess.run([sys.executable, "-I", *command[1:]], capture_output=True, text=True, check=True)
     assert expected == f"must print {done.stdout.strip()}, as this run does"
     assert done.stdout.startswith("1 2 3 ")
+
+
+@pytest.mark.slow
+def test_written_file_reports_missing_weights(project: Path, call: Call) -> None:
+    call("eject", "mini.yaml", "model.py")
+    for arguments in (["absent"], []):
+        command = [sys.executable, "-I", "model.py", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        weights = "".join(arguments)
+        assert done.stderr == f"error: no file {weights!r}; use: python FILE WEIGHTS.safetensors ID ...\n"
+
+
+def test_code_that_does_not_declare_the_weights_is_not_written(
+    project: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense, "_CLASS", dense._CLASS.replace("self.down =", "self.lower ="))
+    refused = call("eject", "mini.yaml", "model.py", code=2)
+    assert "the code and the weights do not fit" in refused.stderr.replace("\n  ", " ")
+    assert not Path("model.py").exists()
 
 
 def test_spec_is_written_without_weights(project: Path, call: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal
 
 import pytest
@@ -127,6 +128,42 @@ def test_copied_component_equals_the_built_one(spec: Any) -> None:
     outcomes = {result.check.name: (result.outcome, result.message) for result in run_checks(spec, slow=True, only=checks)}
     assert outcomes["written-equals-built"] == ("passed", "")
     assert outcomes["written-options-equal-built"][0] in (("passed",) if len(type(spec).model_fields) > 1 else ("skipped",))
+
+
+class Steep(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = nn.Parameter(torch.ones(()))
+        self.knee = nn.Parameter(torch.full((1,), 0.25))
+
+    def initial(self) -> dict[str, Any]:
+        return {name: lambda shape, _, value=value: torch.full(shape, value) for name, value in INITIAL.items()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.slope * (x - self.knee).relu()
+
+
+INITIAL = {"slope": 1.0, "knee": 0.25}
+
+
+class SteepSpec(ActivationSpec):
+    """An activation with parameters."""
+
+    name: Literal["steep"] = "steep"
+
+    def build(self, context: BuildContext) -> nn.Module:
+        return Steep()
+
+
+def test_copy_begins_with_the_constants_that_its_module_declares() -> None:
+    experts = {"name": "experts", "n_experts": 2, "expert": {"name": "mlp", "activation": SteepSpec()}}
+    module = ModuleType("written")
+    source = source_of(GPT({"d_model": 8, "n_layers": 1, "context_length": 8, "feedforward": experts}, 7))
+    exec(compile(source, "<written>", "exec"), vars(module))
+    weights = module.GPT().state_dict()
+    for expert in range(2):
+        for name, value in INITIAL.items():
+            assert weights[f"blocks.0.feedforward.experts.each.{expert}.activation.{name}"].tolist() in (value, [value])
 
 
 def test_copy_has_the_methods_and_functions_that_it_uses() -> None:

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from gptkit.components.feedforward.written import experts as written_experts
+from gptkit.core.component import Component
+from gptkit.core.registry import default_registry
 from gptkit.files import validate_data
 from gptkit.model.spec import ModelSpec
+from gptkit.testing import run_checks
 from tests.support.ejected import is_written
 
 
@@ -42,6 +46,20 @@ def test_experts_are_written_as_they_are_built(name: str) -> None:
 
 def test_experts_with_low_rank_projections_are_written_as_they_are_built() -> None:
     assert is_written(_model(experts(LEARNED), linear="low-rank"))
+
+
+def test_conformance_kit_places_components_inside_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = default_registry().component("activation", "xielu")()
+    assert _outcome(spec) == ("passed", "")
+    monkeypatch.setattr(written_experts, "_is_stacked", lambda spec, context: True)
+    outcome, message = _outcome(spec)
+    assert outcome == "failed"
+    assert "in experts 'mlp': the written file fails: RuntimeError" in message
+
+
+def _outcome(spec: Component) -> tuple[str, str]:
+    (result,) = run_checks(spec, only=["written-equals-built"])
+    return result.outcome, result.message
 
 
 def _model(feedforward: dict[str, Any], **parts: Any) -> ModelSpec:

@@ -19,6 +19,8 @@ V, CONTEXT = 23, 8
 BUILT_IN = registry_of()
 LAYER_PARTS = ("attention", "norm", "feedforward", "block")
 PARTS = ("position", *LAYER_PARTS, "embedding", "head", "initializer")
+LEARNED = ("xielu",)
+"""Activations with parameters, which are drawn inside experts."""
 ATTEMPTS = 40
 """Models that are drawn for a component until one is valid."""
 
@@ -30,6 +32,7 @@ def random_models(seed: int) -> Iterator[tuple[str, ModelSpec]]:
         AssertionError: a refusal has no message, or more than a tenth of the components are in no valid model.
     """
     wanted = [(kind, name) for kind in PARTS for name in drawn_names(kind, BUILT_IN)]
+    wanted += [("activation", name) for name in LEARNED]
     missing = []
     for kind, name in wanted:
         for attempt in range(ATTEMPTS):
@@ -59,6 +62,10 @@ def _model(chance: Random, kind: str, name: str) -> dict[str, Any]:
             spec[part] = draw_named(chance, kind, name, BUILT_IN)
         elif chance.random() < 0.5:
             spec[part] = draw_component(chance, part, BUILT_IN)
+    if kind == "activation":
+        expert = draw_named(chance, "feedforward", chance.choice(["gated", "mlp", "single-layer"]), BUILT_IN)
+        expert = {**expert, "activation": draw_named(chance, kind, name, BUILT_IN)}
+        spec["feedforward"] = {**draw_named(chance, "feedforward", "experts", BUILT_IN), "expert": expert}
     if chance.random() < 0.5:
         spec["layers"] = [_layer(chance) for _ in range(chance.randint(1, 3))]
         if kind in LAYER_PARTS:

@@ -192,13 +192,10 @@ def _narrowed(form: Written, width: Setting, outer: str = "D_LATENT") -> Written
     while own in form.settings:
         own = f"OUTER_{own}"
     narrow = {name: _narrowed_size(setting, outer) for name, setting in form.settings.items()}
-    if form.copied:  # sizes of copied sources are those of their module
-        parts, narrow = dict(form.parts), dict(form.settings)
-    else:
-        parts = {name: _narrowed(part, width, own) for name, part in form.parts.items()}
-    text, expression = form.text, form.expression
-    if not form.copied:
-        text, expression = (source.replace("D_MODEL", f"${own}") for source in (text, expression))
+    if form.copied:  # the sizes in a copied source are those of its module
+        return dataclasses.replace(form, settings=narrow)
+    parts = {name: _narrowed(part, width, own) for name, part in form.parts.items()}
+    text, expression = (source.replace("D_MODEL", f"${own}") for source in (form.text, form.expression))
     needed = text + expression + "".join(str(setting.value) for part in parts.values() for setting in part.settings.values())
     settings = {**narrow, own: width} if f"${own}" in needed else narrow
     return dataclasses.replace(form, text=text, expression=expression, settings=settings, parts=parts)
