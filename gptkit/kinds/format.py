@@ -125,9 +125,10 @@ class ExternalModel(ABC):
         """
 
     def token_settings(self) -> Mapping[str, Any]:
-        """Return settings of the tokenizer that gptkit does not use: padding, lengths, ids that end a text.
+        """Return settings of the tokenizer that gptkit does not use: start token that precedes no text, padding, lengths.
 
-        The keys are those of tokenizer_config.json, and ``eos_token_id`` and ``pad_token_id`` of config.json.
+        The keys are those of tokenizer_config.json, and ``bos_token_id``, ``eos_token_id`` and ``pad_token_id`` of
+        config.json.
         """
         return {}
 
@@ -159,6 +160,12 @@ class NativeModel:
     generation: Mapping[str, Any] = field(default_factory=dict)
     token_settings: Mapping[str, Any] = field(default_factory=dict)
     checksum: str | None = None
+
+    @property
+    def start_id(self) -> int | None:
+        """Id of the start token, also of one that no text begins with (``add_bos_token`` false); None without one."""
+        ids = (self.token_settings.get("bos_token_id"), self.tokenizer.start_id, self.generation.get("bos_token_id"))
+        return next((each for each in ids if isinstance(each, int)), None)
 
 
 class FormatSpec(Component):

@@ -18,12 +18,13 @@ from gptkit.text.bytes import spell
 __all__ = ["write_vocabulary"]
 
 
-def write_vocabulary(tokenizer: Tokenizer, n_rows: int) -> dict[str, Typed]:
+def write_vocabulary(tokenizer: Tokenizer, n_rows: int, start_id: int | None = None) -> dict[str, Typed]:
     """Return the metadata for a tokenizer.
 
     Args:
         tokenizer: one that is a byte-level pair encoding (`Tokenizer.byte_pairs`), or SentencePiece's.
         n_rows: rows of the embedding; ids beyond the tokenizer's are written as unused.
+        start_id: the start token of a model whose texts do not begin with it (`NativeModel.start_id`).
 
     Raises:
         ExternalModelError: llama.cpp cannot express the tokenizer; gives the reason.
@@ -36,9 +37,10 @@ def write_vocabulary(tokenizer: Tokenizer, n_rows: int) -> dict[str, Typed]:
     except TokenizerError as error:
         own = _pieces(tokenizer, n_rows, error)
     start, template = tokenizer.start_id, tokenizer.chat_template
+    first = next(each for each in (start, start_id, tokenizer.end_id) if each is not None and each < n_rows)
     return {
         **own,
-        "tokenizer.ggml.bos_token_id": Typed("u32", tokenizer.end_id if start is None else start),
+        "tokenizer.ggml.bos_token_id": Typed("u32", first),
         "tokenizer.ggml.eos_token_id": Typed("u32", tokenizer.end_id),
         "tokenizer.ggml.add_bos_token": Typed("bool", start is not None),
         "tokenizer.ggml.add_eos_token": Typed("bool", False),

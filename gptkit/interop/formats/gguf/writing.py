@@ -56,7 +56,7 @@ def write_model(
     plan = _plan(model, family, type, registry)
     rows, architecture, factors = model.spec.vocab_size, plan.architecture, plan.factors
     metadata = dict(plan.metadata)
-    metadata |= write_vocabulary(model.tokenizer, rows) if vocabulary is None else vocabulary
+    metadata |= write_vocabulary(model.tokenizer, rows, model.start_id) if vocabulary is None else vocabulary
     choose = elements or elements_of(type)
     entries = {name: (shape, choose(name, shape)) for name, shape in plan.shapes.items()}
     if factors is not None:

@@ -47,10 +47,13 @@ def write_directory(
     for name, text in content.files.items():
         write_text(directory / name, text)
     settings = dict(model.token_settings)
-    ids = {key: settings.pop(key, None) for key in ("eos_token_id", "pad_token_id")}
+    ids = {key: settings.pop(key, None) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     remarks = _write_tokenizer(model.tokenizer, settings, directory)
-    end = model.tokenizer.end_id if ids["eos_token_id"] is None else ids["eos_token_id"]
-    tokens = {"bos_token_id": model.tokenizer.start_id, "eos_token_id": end, "pad_token_id": ids["pad_token_id"]}
+    tokens = {
+        "bos_token_id": model.start_id,
+        "eos_token_id": model.tokenizer.end_id if ids["eos_token_id"] is None else ids["eos_token_id"],
+        "pad_token_id": ids["pad_token_id"],
+    }
     known = {key: value for key, value in tokens.items() if value is not None}
     if model.generation or content.files:
         _write_json(directory / GENERATION, {**(known if content.files else {}), **model.generation})
