@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from gptkit.core.component import component
+from gptkit.core.component import Component, component
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.core.spec import Spec
@@ -172,7 +172,7 @@ def choose_family(
             failed[name] = [error.message]
             continue
         except _FAILED as error:
-            failed[name] = [f"it requires what the model does not have ({error})"]
+            failed[name] = [_missing(error)]
             continue
         if not result:
             return known[name], config
@@ -188,3 +188,12 @@ def choose_family(
         f"{'cannot express this model' if only else 'cannot'}: {'; '.join(shown[:4])}{more}",
         hint="Change the model to one that the family can express, or add a family for it.",
     )
+
+
+def _missing(error: Exception) -> str:
+    """Return what a model lacks for a family whose `config` raised an error: a component, or a setting of one."""
+    if isinstance(error, AttributeError) and isinstance(error.obj, Component):
+        return f"{error.obj.kind} {error.obj.component_name()!r} is not one that the family has"
+    if isinstance(error, AttributeError) and error.obj is None:
+        return f"it requires a component with {error.name!r}, which the model does not have"
+    return "it requires settings that the model does not have"

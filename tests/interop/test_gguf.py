@@ -18,6 +18,7 @@ from gptkit.core.errors import ExternalModelError
 from gptkit.files import validate_data
 from gptkit.interop.formats.gguf.container import GgufFile, Typed
 from gptkit.runs.exporting import export_model
+from gptkit.runs.opening import open_spec
 from gptkit.runs.spec import ExperimentSpec
 from tests.support.gguf_families import NAMES, architecture_of, family_of, model_of
 from tests.support.gguf_models import DECODER, GROUPED, MODELS, changed, make_pieces, make_run
@@ -107,6 +108,29 @@ def test_models_that_gguf_cannot_express_are_rejected(tmp_path: Path, change: di
     with pytest.raises(ExternalModelError, match=message):
         export_model(run, tmp_path / "model.gguf")
     assert not (tmp_path / "model.gguf").exists()
+
+
+@pytest.mark.parametrize("preset", ["mamba-2.8b", "olmoe-1b-7b"])
+def test_families_without_gguf_are_named(tmp_path: Path, preset: str) -> None:
+    sizes = [f"model.{key}" for key in ("d_model=64", "n_layers=2", "context_length=32", "vocab_size=null")]
+    sizes += ["model.feedforward.n_experts=4", "model.feedforward.router.k=2"] if preset == "olmoe-1b-7b" else []
+    run = make_run(tmp_path / "run", open_spec(preset, sizes).spec.model.model_dump(mode="json"))
+    with pytest.raises(ExternalModelError) as refused:
+        export_model(run, tmp_path / "model.gguf")
+    family = preset.partition("-")[0]
+    assert refused.value.message == f"GGUF files of the family {family!r}, which this model has, are not supported"
+    assert refused.value.hint == "Export to hugging-face instead."
+
+
+def test_reason_is_the_component_that_no_architecture_has(tmp_path: Path) -> None:
+    mixture = {"name": "experts", "n_experts": 4, "expert": {"name": "gated", "d_hidden": 32}}
+    changes = {"attention": {"name": "mamba2", "n_heads": 8}, "position": "none", "feedforward": mixture}
+    run = make_run(tmp_path / "run", {**DECODER, **changes})
+    with pytest.raises(ExternalModelError, match="no family can express this model") as refused:
+        export_model(run, tmp_path / "model.gguf")
+    assert "attention 'mamba2' is not one that the family has" in refused.value.message
+    assert "object has no attribute" not in refused.value.message
+    assert refused.value.hint == "Export to hugging-face instead."
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o"])

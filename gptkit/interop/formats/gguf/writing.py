@@ -102,7 +102,7 @@ def _plan(model: NativeModel, family: str | None, type: Type, registry: Registry
         try:
             chosen, config = choose_family(model.spec, wanted, only=only, among=declared, registry=registry)
         except ExternalModelError as error:
-            raise refusal or error from None
+            raise refusal or (error if only else _unsupported(model, error, registry)) from None
         architecture = declared.pop(chosen.component_name())
         try:
             return _plan_as(model, chosen, architecture, config, type, registry)
@@ -110,6 +110,16 @@ def _plan(model: NativeModel, family: str | None, type: Type, registry: Registry
             refusal = refusal or error
             if only or not declared:
                 raise refusal from None
+
+
+def _unsupported(model: NativeModel, error: ExternalModelError, registry: Registry | None) -> ExternalModelError:
+    """Return the error for a model that no family with an architecture expresses; `error` names the closest of these."""
+    try:
+        chosen, _ = choose_family(model.spec, model.family, registry=registry)
+    except ExternalModelError:
+        return ExternalModelError(error.message, hint=HINT)
+    name = chosen.component_name()
+    return ExternalModelError(f"GGUF files of the family {name!r}, which this model has, are not supported", hint=HINT)
 
 
 def _plan_as(
