@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ __all__ = ["DEFAULT", "choose_family", "detect_format", "export_format", "format
 
 DEFAULT = "hugging-face"
 """The format of an export where neither the user nor the path's suffix names one."""
+
+_FILE_TYPE = re.compile(r"\.(?!v\d)[a-z][a-z0-9]{1,4}")
+"""A suffix that looks like a file type, unlike those of versions and sizes in names of directories (.v2, .6B)."""
 
 _OTHER_SUFFIXES = frozenset({".bin", ".ckpt", ".ggml", ".gguf", ".h5", ".onnx", ".pt", ".pth", ".safetensors", ".tflite"})
 """Suffixes of model files, which are not taken for the name of a directory."""
@@ -105,7 +110,8 @@ def export_format(
         options: fields of the format that override those of `chosen`.
 
     Raises:
-        ExternalModelError: several formats have the path's suffix, or the format cannot be written.
+        ExternalModelError: several formats have the path's suffix, or none has one that looks like a file type, or the
+            format cannot be written.
         UnknownComponentError: no format has that name.
         SpecError: the format has no such field, or the value is not valid.
     """
@@ -117,10 +123,9 @@ def export_format(
             raise ExternalModelError(
                 f"several formats write {suffix} files: {', '.join(fitting)}", hint="Name one with --to."
             )
-        if not fitting and suffix in _OTHER_SUFFIXES:
-            writable = ", ".join(sorted(name for name, spec in formats(registry).items() if spec.can_write))
-            hint = f"Formats that can be written: {writable}. {DEFAULT} writes a directory, whose name has no such suffix."
-            raise ExternalModelError(f"no installed format writes {suffix} files", hint=hint)
+        directory = path is None or path.is_dir()
+        if not fitting and (suffix in _OTHER_SUFFIXES or (not directory and _FILE_TYPE.fullmatch(suffix))):
+            raise _unknown_suffix(suffix, registry)
         chosen = fitting[0] if fitting else DEFAULT
     if options:
         data = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
@@ -131,6 +136,19 @@ def export_format(
         hint = f"Formats that can be written: {', '.join(names)}."
         raise ExternalModelError(f"format {spec.component_name()!r} can be read but not written", hint=hint)
     return spec
+
+
+def _unknown_suffix(suffix: str, registry: Registry) -> ExternalModelError:
+    """Return the error for a path whose suffix is that of no format."""
+    writable = {name: spec for name, spec in sorted(formats(registry).items()) if spec.can_write}
+    own = [each for spec in writable.values() for each in spec.suffixes]
+    nearest = difflib.get_close_matches(suffix, own, n=1)
+    meant = f"Did you mean {nearest[0]}? " if nearest else ""
+    hint = (
+        f"{meant}Formats that can be written: {', '.join(writable)}; suffixes: {', '.join(own)}. {DEFAULT} writes "
+        f"a directory: choose a name without a suffix, or pass --to {DEFAULT}."
+    )
+    return ExternalModelError(f"no installed format writes {suffix} files", hint=hint)
 
 
 def choose_family(

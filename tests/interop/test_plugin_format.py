@@ -118,6 +118,28 @@ def test_options_and_suffixes_of_the_format_are_used(run: Path, tmp_path: Path) 
     assert export_format(None, Path("x.GGUF")).component_name() == "gguf"
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("foo.xyz", None), ("foo.guff", ".gguf"), ("foo.onx", ".onnx"), ("foo.bin", None), ("foo.pt3", ".pt2")],
+)
+def test_unknown_suffixes_are_refused(run: Path, tmp_path: Path, name: str, meant: str | None) -> None:
+    with pytest.raises(ExternalModelError, match=f"no installed format writes {name[3:]} files") as refused:
+        gptkit.export_model(run, tmp_path / name)
+    hint = str(refused.value.hint)
+    assert "suffixes: .gguf, .onnx, .pt2. " in hint
+    assert "--to hugging-face" in hint
+    assert hint.startswith(f"Did you mean {meant}?") == (meant is not None)
+    assert not (tmp_path / name).exists()
+    gptkit.export_model(run, tmp_path / name, to="hugging-face")
+    assert (tmp_path / name / "config.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["gpt", "gpt-0.6B", "llama-3.1-8b", "gpt.v2", "gpt.2026", "there.old"])
+def test_names_of_directories_may_have_dots(tmp_path: Path, name: str) -> None:
+    (tmp_path / "there.old").mkdir()
+    assert export_format(None, tmp_path / name).component_name() == "hugging-face"
+
+
 def test_directory_with_one_gguf_file_is_imported(run: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     gptkit.export_model(run, tmp_path / "model" / "a.gguf")
