@@ -89,9 +89,13 @@ def _hide_types(params: Any) -> Any:
     return params
 
 
+_FILE_NAME = re.compile(r"[\w./\\~:-]*\w\.[a-z][a-z0-9]{1,4}", re.IGNORECASE)
+"""A word that looks like the name of a file."""
+
+
 def _with_value(argument: str, following: str) -> str:
-    """Give ``--trace`` the value ``-``, the terminal, unless the name of a report follows: click's options need a value."""
-    return "--trace=-" if argument == "--trace" and not following.endswith((".json", ".html")) else argument
+    """Give ``--trace`` the value ``-``, the terminal, unless the name of a file follows: click's options need a value."""
+    return "--trace=-" if argument == "--trace" and not _FILE_NAME.fullmatch(following) else argument
 
 
 class Command(TyperCommand):
@@ -103,7 +107,21 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if "" in args:
             self._refuse_empty_paths(ctx, args)
-        return super().parse_args(ctx, [_with_value(arg, following) for arg, following in pairwise([*args, ""])])
+        try:
+            return super().parse_args(ctx, [_with_value(arg, following) for arg, following in pairwise([*args, ""])])
+        except Exception as error:
+            unknown = getattr(error, "option_name", None)
+            if type(error).__name__ == "NoSuchOption" and isinstance(unknown, str):
+                self._suggest(ctx, args, unknown)
+            raise
+
+    def _suggest(self, ctx: Any, args: list[str], unknown: str) -> None:
+        """Report an option that has another name in gptkit, with that name."""
+        from gptkit.cli.other_names import own_options
+
+        own = own_options(args, unknown, [param.name for param in self.get_params(ctx)])
+        if own is not None:
+            ctx.fail(f"No such option: {unknown}. Write: {own}")
 
     def _refuse_empty_paths(self, ctx: Any, args: list[str]) -> None:
         """Report an empty path, usually that of an unset variable in a script: it would select the current directory."""

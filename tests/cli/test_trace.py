@@ -38,3 +38,15 @@ def test_trace_to_an_unusable_file(call: Call, run: Path, tmp_path: Path, name: 
     result = call("generate", run, "the", f"--trace={tmp_path / name}", code=2)
     assert result.stdout == ""
     assert (tmp_path / "mine.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["foo.txt", "some/Foo.PNG", "foo.htm"])
+def test_file_with_another_suffix_is_not_a_prompt(call: Call, run: Path, name: str) -> None:
+    result = call("generate", run, "the", "--trace", name, code=2)
+    assert f"{name}: a report is written as .html or .json" in result.stderr
+    assert f"As in: {Path(name).stem}.html" in result.stderr
+
+
+@pytest.mark.parametrize("prompt", ["Return.", "a file.txt", "3.14", "the"])
+def test_prompt_after_trace_is_not_a_file(call: Call, run: Path, prompt: str) -> None:
+    assert call("generate", run, "--trace", prompt, "-n", "1", "--seed", "1").stdout.startswith(prompt)
