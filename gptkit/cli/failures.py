@@ -71,6 +71,10 @@ _PATH = re.compile(r"^\W*(?:A|B|DIR|FILE|PATH|RUN2?|SOURCE)\b(?!=)")
 """Names of values that are paths."""
 
 
+_OF_PYTHON = re.compile(r"(--(\w+)) \(\2=True\)")
+"""An option with its name in Python, which hints of functions that commands call have in addition."""
+
+
 def debugging() -> bool:
     """Return whether tracebacks are requested."""
     return os.environ.get("GPTKIT_DEBUG", "") not in ("", "0")
@@ -221,7 +225,7 @@ def report(error: GptkitError) -> None:
     else:
         label("error", "bold red", error.message)
     if error.hint:
-        label("hint", "bold cyan", error.hint)
+        label("hint", "bold cyan", _OF_PYTHON.sub(r"\1", error.hint))
     if isinstance(error, SpecError | RegistryError):
         _report_broken_installation()
 

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-
+from gptkit.interop.uncovered import reasons
 from gptkit.reflect import prose
 
 __all__ = ["reasons", "section"]
-
-FILE = Path(__file__).with_name("uncovered.toml")
-
-
-def reasons() -> Mapping[str, str]:
-    """Return the reason for each model type, as the file lists them."""
-    groups = tomllib.loads(FILE.read_text(encoding="utf-8"))
-    return {model_type: reason for group in groups.values() for model_type, reason in group.items()}
 
 
 def section() -> str:

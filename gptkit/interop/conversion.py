@@ -17,6 +17,7 @@ from gptkit.core.suggestions import did_you_mean
 from gptkit.files import validate_data
 from gptkit.interop.generated import generated_family
 from gptkit.interop.layouts import SAME, Separate
+from gptkit.interop.uncovered import reason
 from gptkit.kinds.external_config import HARMLESS, ExternalConfig
 from gptkit.kinds.family import FamilySpec, Layout, Rule
 from gptkit.kinds.format import ExternalModel, TensorEntry, Tensors
@@ -83,7 +84,7 @@ def find_family(config: Mapping[str, Any], place: str, registry: Registry | None
     """Return the family of a configuration, by its `model_type`.
 
     Raises:
-        ExternalModelError: no family of that type is installed, or several are; names those that are.
+        ExternalModelError: no family of that type is installed, or several are; names those that are, or the reason.
     """
     registry = registry or default_registry()
     model_type = config.get("model_type")
@@ -104,7 +105,8 @@ def find_family(config: Mapping[str, Any], place: str, registry: Registry | None
             f"{place} has no 'model_type'", hint="Give the directory of a model, as transformers saves it."
         )
     if model_type not in known:
-        what = did_you_mean(model_type, sorted(known), label="available")
+        why = reason(config)
+        what = why or did_you_mean(model_type, sorted(known), label="available")
         clashes = "; ".join(registry.clashes("family").values())
         raise ExternalModelError(
             f"{place}: no installed family has the model_type {model_type!r}; {what}", hint=clashes or None

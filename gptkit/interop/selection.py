@@ -72,7 +72,8 @@ def detect_format(path: Path, name: str | None = None, registry: Registry | None
     """
     registry = registry or default_registry()
     if not path.exists():
-        hint = f"Give the path of a model in one of the formats {', '.join(registry.names('format'))}."
+        readable = ", ".join(each for each, spec in formats(registry).items() if not spec.is_program)
+        hint = f"Give the path of a model in one of the formats {readable}."
         raise ExternalModelError(f"{path}: file or directory not found", hint=hint)
     if not (path.is_file() or path.is_dir()):
         # Opening a pipe would wait for a writer.

@@ -165,11 +165,11 @@ class RunDirectory:
         """
         if self.holds_run:
             steps = CheckpointStore(self.checkpoints).steps()
-            way = "Resume it (resume=True, --resume), replace" if resumable else "Replace"
+            way = "Resume it with --resume (resume=True), replace" if resumable else "Replace"
             reached = f"which has reached step {steps[-1]}" if steps else "which has no checkpoint yet"
             raise CheckpointError(
                 f"{self.path} already holds a run, {reached}",
-                hint=f"{way} it (overwrite=True, --overwrite), or choose another name.",
+                hint=f"{way} it with --overwrite (overwrite=True), or choose another name.",
             )
         names = (*_OWN_FILES, *_OWN_DIRECTORIES)
         taken = [name for name in names if (self.path / name).exists() or (self.path / name).is_symlink()]
@@ -260,7 +260,8 @@ class RunDirectory:
                 raise RequirementError(f"{needs} installed but broken: {plugin.error}", hint=hint)
         listed = "; ".join(f"{', '.join(names)} from {origin}" for origin, names in missing.items())
         install = " ".join(f"'{origin}'" for origin in missing)
-        raise RequirementError(f"{self.path} requires {listed}, not installed", hint=f"Run: pip install {install}")
+        hint = f"Install it as before: pip install {install} from an index, or pip install DIRECTORY from its directory."
+        raise RequirementError(f"{self.path} requires {listed}, not installed", hint=hint)
 
     def write_provenance(self, spec: ExperimentSpec, registry: Registry | None = None, **more: Any) -> None:
         """Write the provenance: the distribution of each component, versions, and `more`."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
-from gptkit.core.errors import GptkitError
+from gptkit.core.errors import GptkitError, RequirementError
 from gptkit.core.spec import Spec
 from gptkit.files.options import parse_option
 from gptkit.kinds.decoding import DecodingSpec
@@ -17,6 +18,10 @@ from gptkit.runs.run import Run
 __all__ = ["engine_context", "engine_spec", "engine_with", "require_sampling"]
 
 
+_PLUGINS = {"llama.cpp": "gptkit-llamacpp", "vllm": "gptkit-vllm"}
+"""The plugins of gptkit's repository that have engines."""
+
+
 class _Holder(Spec):
     engine: EngineSpec
 
@@ -27,7 +32,14 @@ def engine_spec(text: str) -> EngineSpec:
     Raises:
         SpecError: the engine is unknown, or an option is invalid.
     """
-    return parse_option(_Holder, "engine", text, f"--engine {text}").engine
+    try:
+        return parse_option(_Holder, "engine", text, f"--engine {text}").engine
+    except GptkitError as error:
+        plugin = next((own for name, own in _PLUGINS.items() if f"unknown engine {name!r}" in str(error)), None)
+        if plugin is None or find_spec(plugin.replace("-", "_")) is not None:
+            raise
+        hint = f"Run: pip install {plugin}, or from the repository of gptkit: pip install plugins/{plugin}."
+        raise RequirementError(f"--engine {text} requires the plugin {plugin}, which is not installed", hint=hint) from None
 
 
 def engine_with(

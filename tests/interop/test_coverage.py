@@ -23,17 +23,17 @@ def causal() -> set[str]:
 
 def test_every_causal_model_of_transformers_is_covered_or_has_a_reason() -> None:
     missing = sorted(causal() - covered() - set(reasons()))
-    assert not missing, f"add a family, or a line to gptkit/docs/uncovered.toml, for each of: {', '.join(missing)}"
+    assert not missing, f"add a family, or a line to gptkit/interop/uncovered.toml, for each of: {', '.join(missing)}"
 
 
 def test_no_listed_model_has_a_family() -> None:
     stale = sorted(set(reasons()) & covered())
-    assert not stale, f"families read these now; remove their lines from gptkit/docs/uncovered.toml: {', '.join(stale)}"
+    assert not stale, f"families read these now; remove their lines from gptkit/interop/uncovered.toml: {', '.join(stale)}"
 
 
 def test_every_listed_model_is_one_of_transformers() -> None:
     stale = sorted(set(reasons()) - causal())
-    assert not stale, f"transformers has no such models; remove from gptkit/docs/uncovered.toml: {', '.join(stale)}"
+    assert not stale, f"transformers has no such models; remove from gptkit/interop/uncovered.toml: {', '.join(stale)}"
 
 
 def test_each_reason_is_one_line() -> None:

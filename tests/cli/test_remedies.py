@@ -1,0 +1,68 @@
+"""Remedies of errors: what they name can be done."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from gptkit.core.errors import RequirementError
+from gptkit.runs.directory import RunDirectory
+from tests.support.command_line import Call
+from tests.support.external_files import altered, sound
+
+__all__ = ["sound"]
+
+
+def test_only_formats_that_can_be_read_are_named(call: Call, run: Path, tmp_path: Path) -> None:
+    for arguments in (("import", tmp_path / "nosuch"), ("drift", run, "--against", tmp_path / "nosuch")):
+        message = call(*arguments, code=2).stderr
+        assert "in one of the formats gguf, hugging-face" in message
+        assert "onnx" not in message
+        assert "torch-export" not in message
+
+
+def test_hints_of_commands_have_no_python(call: Call, sound: Path, tmp_path: Path) -> None:
+    call("import", sound, tmp_path / "run", "--tokenizer", "byte")
+    message = call("import", sound, tmp_path / "run", "--tokenizer", "byte", code=2).stderr
+    assert "Replace it with --overwrite, or choose another name." in " ".join(message.split())
+    assert "=True" not in message
+
+
+def test_missing_plugin_may_come_from_a_directory(call: Call, run: Path, tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    components = {**RunDirectory(run).read_provenance()["components"], "activation snake": "gptkit-snake-act==0.1.0"}
+    directory.provenance.write_text(json.dumps({**RunDirectory(run).read_provenance(), "components": components}))
+    with pytest.raises(RequirementError, match="activation snake from gptkit-snake-act") as refused:
+        directory.require_components()
+    assert "'gptkit-snake-act==0.1.0' from an index, or pip install DIRECTORY from its directory" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "it is not a causal decoder but an encoder"),
+        ({"model_type": "t5", "is_encoder_decoder": True}, "it is not a causal decoder but an encoder-decoder model"),
+        ({"model_type": "distilbert"}, "it is not a causal decoder"),
+        ({"model_type": "xyz", "architectures": ["XyzForMaskedLM"]}, "XyzForMaskedLM is not a causal decoder"),
+        ({"model_type": "rwkv", "architectures": ["RwkvForCausalLM"]}, "the model needs the time mixing of RWKV"),
+        ({"model_type": "llamo", "architectures": ["LlamoForCausalLM"]}, "did you mean 'llama'"),
+    ],
+)
+def test_encoders_are_not_called_unknown(
+    call: Call, sound: Path, tmp_path: Path, config: dict[str, object], message: str
+) -> None:
+    directory = altered(sound, tmp_path, **config)
+    error = " ".join(call("import", directory, tmp_path / "run", "--tokenizer", "byte", code=2).stderr.split())
+    assert f"no installed family has the model_type '{config['model_type']}'; {message}" in error
+
+
+@pytest.mark.parametrize(("engine", "plugin"), [("llama.cpp", "gptkit-llamacpp"), ("{name: vllm}", "gptkit-vllm")])
+def test_engine_without_its_plugin_names_it(call: Call, run: Path, engine: str, plugin: str) -> None:
+    if find_spec(plugin.replace("-", "_")) is not None:
+        pytest.skip(f"{plugin} is installed")
+    error = " ".join(call("generate", run, "the", "--engine", engine, code=2).stderr.split())
+    assert f"requires the plugin {plugin}, which is not installed" in error
+    assert f"pip install {plugin}" in error
