@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from json import JSONDecodeError
 from pathlib import Path
 
 import safetensors
@@ -17,6 +18,7 @@ from gptkit.core.errors import CheckpointError, FileError
 from gptkit.core.paths import require_utf8
 
 __all__ = [
+    "cause",
     "damaged",
     "fill",
     "fill_tensors",
@@ -219,4 +221,27 @@ def damaged(file: Path, why: str) -> CheckpointError:
 
 def remedy(checkpoint: Path) -> str:
     """Return the remedy for a checkpoint with a missing or damaged file."""
-    return f"Restore the file, or remove {checkpoint} to return to the previous checkpoint."
+    try:
+        others = [each for each in checkpoint.parent.iterdir() if each != checkpoint and (each / "state.json").is_file()]
+    except OSError:
+        others = []
+    if any(each.name < checkpoint.name for each in others):
+        return f"Restore the file, or remove {checkpoint} to return to the previous checkpoint."
+    if others:
+        return f"Restore the file from a copy, or remove {checkpoint}; the run has later checkpoints."
+    return "Restore the file from a copy. The run has no other checkpoint; without a copy, train or import it again."
+
+
+def cause(error: Exception) -> str:
+    """Return what is wrong with data whose reading raised an error, in words for the user."""
+    if isinstance(error, JSONDecodeError):
+        return f"it is not valid JSON (line {error.lineno}, column {error.colno})"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not a text in UTF-8"
+    if isinstance(error, RecursionError):
+        return "its content is nested too deeply"
+    if isinstance(error, KeyError) and error.args:
+        return f"it lacks {error.args[0]!r}"
+    if isinstance(error, LookupError | TypeError | AttributeError):
+        return "its content has another structure than what was saved"
+    return str(error)

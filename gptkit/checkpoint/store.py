@@ -31,7 +31,7 @@ from gptkit.checkpoint.contents import contents, metadata
 from gptkit.checkpoint.entries import CALLBACKS, MODEL, OPTIMIZER, STATE, TRAINING_MODEL, own_files, remove_checkpoint
 from gptkit.checkpoint.joint import JointFiles, Participants, PendingCheckpoint, not_written, raise_common, reason_of
 from gptkit.checkpoint.located import Located, locate
-from gptkit.checkpoint.safetensors import damaged, fill, read_tensors, remedy, save_tensors, stored_tensors, weights
+from gptkit.checkpoint.safetensors import cause, damaged, fill, read_tensors, remedy, save_tensors, stored_tensors, weights
 from gptkit.checkpoint.states import unpack, unpack_optimizer, whole_tensors
 from gptkit.core.atomic import reading, sync, write_text
 from gptkit.core.errors import CheckpointError, FileError
@@ -281,13 +281,13 @@ def _read_state(checkpoint: Path, verify: bool | Collection[str]) -> dict[str, A
         files = {name: (expected, int(expected["bytes"])) for name, expected in dict(state["files"]).items()}
         wrong = [key for key, kinds in _KINDS.items() if type(state[key]) not in kinds]
         if wrong or MODEL not in files:
-            raise TypeError(f"{wrong[0]} is {state[wrong[0]]!r:.60}" if wrong else f"files has no {MODEL}")
+            raise ValueError(f"{wrong[0]} is {state[wrong[0]]!r:.60}" if wrong else f"files has no {MODEL}")
     except FileNotFoundError:
         raise CheckpointError(f"{file} is missing", hint=remedy(checkpoint)) from None
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise damaged(file, f"{type(error).__name__}: {error}") from None
+        raise damaged(file, cause(error)) from None
     if result != FORMAT:
         raise CheckpointError(
             f"{file} has format {result!r}, and this gptkit reads format {FORMAT}", hint="Install a newer gptkit."
@@ -313,7 +313,7 @@ def read_callbacks(checkpoint: Path, state: Mapping[str, Any]) -> dict[str, Any]
     try:
         states = unpack(packed, tensors)
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise damaged(checkpoint / STATE, f"{type(error).__name__}: {error}") from None
+        raise damaged(checkpoint / STATE, cause(error)) from None
     assert isinstance(states, dict)
     return states
 

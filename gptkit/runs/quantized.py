@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gptkit.checkpoint.entries import MODEL, STATE
-from gptkit.checkpoint.safetensors import damaged, fill_tensors, read_tensors, weights
+from gptkit.checkpoint.safetensors import cause, damaged, fill_tensors, read_tensors, weights
 from gptkit.checkpoint.store import load_weights
 from gptkit.core.component import Component
 from gptkit.core.errors import GptkitError, SpecError
@@ -111,7 +111,7 @@ def _stored_precision(
         directory.require_components(registry)
         raise damaged(checkpoint / STATE, error.message) from None
     except (KeyError, TypeError) as error:
-        raise damaged(checkpoint / STATE, f"{type(error).__name__}: {error}") from None
+        raise damaged(checkpoint / STATE, cause(error)) from None
 
 
 @torch.no_grad()

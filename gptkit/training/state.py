@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gptkit.checkpoint.entries import STATE
 from gptkit.checkpoint.joint import Participants, PendingCheckpoint
-from gptkit.checkpoint.safetensors import damaged
+from gptkit.checkpoint.safetensors import cause, damaged
 from gptkit.checkpoint.sharding import parts_of, shard_like
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_callbacks, read_state, restore_optimizer
 from gptkit.core.errors import CheckpointError
@@ -127,7 +127,7 @@ class TrainingState:
         try:
             self.load_state_dict(state["training"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise damaged(checkpoint / STATE, f"training: {type(error).__name__}: {error}") from None
+            raise damaged(checkpoint / STATE, f"training: {cause(error)}") from None
         self.callbacks = read_callbacks(checkpoint, state)
         self._checkpoint = checkpoint
 
