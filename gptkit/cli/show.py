@@ -226,11 +226,11 @@ def size_rows(subject: Subject, plan: Plan) -> Iterator[list[str]]:
     yield ["parameters", f"{plan.parameters:,}", f"{plan.embedding_parameters:,} of them embeddings"]
     if plan.trained_parameters < plan.parameters:
         share, frozen = plan.trained_parameters / plan.parameters, plan.parameters - plan.trained_parameters
-        some = f"{share:.2%} of the parameters; the others are frozen"
+        some = f"{share:.2%} of the parameters; the others are not trained"
         yield [
             "trained",
             f"{plan.trained_parameters:,}",
-            some if share < 0.9999 else f"all but {frozen:,}, which are frozen",
+            some if share < 0.9999 else f"all but {frozen:,}, which are not trained",
         ]
     yield ["weights", human_bytes(plan.weight_bytes), "in fp32"]
     yield ["FLOPs per token", human_count(plan.flops_per_token).strip(), "forward, averaged over a full context"]

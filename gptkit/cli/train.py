@@ -98,6 +98,8 @@ def train(
         if not follower and run_directory.holds_run and not resume and not overwrite and not run_directory.unstarted:
             hint = f"Continue it: gptkit train --resume {target}. Replace it: --overwrite. Or choose another run directory."
             raise GptkitError(f"{target} already holds a run", hint=hint)
+        if resume and not quiet and not follower and not run_directory.holds_run:
+            console.note(f"{target} has no run to resume: training starts from {'scratch' if init is None else init}")
         run = train_spec(file, target, given, resume=resume, overwrite=overwrite, progress=not quiet)
     if not follower:
         _finish(run, quiet=quiet)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+from torch import nn
 
 from gptkit.kinds.callback import Callback, Training
 from gptkit.kinds.tracker import TrainingStart
@@ -21,6 +22,9 @@ __all__ = ["ConsoleProgress"]
 
 _INTERVAL = 30.0
 """Seconds between two printed steps without a progress bar."""
+
+_FEW = 4
+"""Number of distinct parameters that are listed by name."""
 
 _COMPILING = "compiling the model in the first step …"
 
@@ -49,8 +53,8 @@ class ConsoleProgress(Callback):
     def setup(self, training: Training) -> None:
         parameters, trained = count(training.model), count(training.model, trained=True)
         if trained < parameters:
-            text = f"trains {trained:,} of {parameters:,} parameters ({trained / parameters:.2%}); the others are frozen"
-            self.console.print(text, highlight=False)
+            share = f"trains {trained:,} of {parameters:,} parameters ({trained / parameters:.2%})"
+            self.console.print(f"{share}; {_untrained(training.model)}", highlight=False)
 
     def on_start(self, start: TrainingStart) -> None:
         self._start = start
@@ -137,3 +141,10 @@ def _short(number: float) -> str:
 def _printable(text: str) -> str:
     """Return generated text without control characters, which must not be printed to a terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+
+
+def _untrained(model: nn.Module) -> str:
+    """Return which parameters are not trained: by name where there are few, such as constants of components."""
+    names = [name.split(".") for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    known = dict.fromkeys(".".join([part for part in name if not part.isdigit()][-2:]) for name in names)
+    return f"not trained: {', '.join(known)}" if len(known) <= _FEW else "the others are frozen"

@@ -66,3 +66,23 @@ def test_engine_without_its_plugin_names_it(call: Call, run: Path, engine: str, 
     error = " ".join(call("generate", run, "the", "--engine", engine, code=2).stderr.split())
     assert f"requires the plugin {plugin}, which is not installed" in error
     assert f"pip install {plugin}" in error
+
+
+def test_resuming_without_a_run_is_noted(call: Call, project: Path) -> None:
+    steps = ("--set", "training.steps=1")
+    assert (
+        "fresh has no run to resume: training starts from scratch"
+        in call("train", "mini.yaml", "fresh", "--resume", *steps).stderr
+    )
+    assert "no run to resume" not in call("train", "mini.yaml", "fresh", "--resume", "--set", "training.steps=2").stderr
+    assert "no run to resume" not in call("train", "mini.yaml", "other", *steps).stderr
+
+
+def test_parameters_that_are_not_trained_are_named(call: Call, project: Path) -> None:
+    experts = "model.feedforward={name: experts, n_experts: 4, expert: gated, router: {name: softmax-top-k, k: 2, %s}}"
+    constant = experts % "selection_bias: true"
+    message = " ".join(call("train", "mini.yaml", "a", "--set", constant, "--set", "training.steps=1").stderr.split())
+    assert "not trained: router.selection_bias" in message
+    assert "frozen" not in message
+    message = call("train", "mini.yaml", "b", "--set", "training.steps=1").stderr
+    assert "not trained" not in message
