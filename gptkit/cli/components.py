@@ -10,17 +10,24 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.options import complete_kinds, complete_names
 from gptkit.core.errors import GptkitError
+from gptkit.core.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from gptkit.core.registry import Registry
     from gptkit.reflect.contract import ContractClass
     from gptkit.reflect.describe import ComponentDoc, FieldDoc
+    from gptkit.reflect.sections import Section
 
 
 def components(
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="KIND", help="A kind, such as position.", autocompletion=complete_kinds, show_default=False),
+        typer.Argument(
+            metavar="KIND",
+            help="A kind, such as position, or a section of spec files.",
+            autocompletion=complete_kinds,
+            show_default=False,
+        ),
     ] = None,
     name: Annotated[
         str | None,
@@ -30,12 +37,16 @@ def components(
 ) -> None:
     """List all kinds, the components of a kind, or describe one component.
 
-    For example: gptkit components position rotary, gptkit components position --contract.
+    For example: gptkit components position rotary, gptkit components position --contract. A section of spec files in place
+    of a kind prints its fields: gptkit components training.
     """
     from gptkit.core.registry import default_registry
 
     registry = default_registry()
     if kind is not None and name is None and kind not in registry.kinds():
+        if not contract and (section := _sections().get(kind)) is not None:
+            _section(section)
+            return
         _refuse_name(registry, kind)
     if contract:
         if kind is None or name is not None:
@@ -49,13 +60,46 @@ def components(
         _component(registry, kind, name)
 
 
+def _sections() -> dict[str, Section]:
+    from gptkit.reflect.sections import sections
+    from gptkit.runs.spec import ExperimentSpec
+
+    return sections(ExperimentSpec)
+
+
+def _section(section: Section) -> None:
+    """Print the fields of a section of spec files."""
+    from gptkit.reflect.docstring import parse
+    from gptkit.reflect.sections import ROOT
+
+    title = "top-level keys of a spec file" if section.name == ROOT else section.name
+    console.stdout().print(f"{title}{', a list' if section.listed else ''}", style="bold")
+    _text(parse(section.cls.__doc__).summary)
+    console.heading("Fields")
+    _fields(section.fields)
+    above = "" if section.name == ROOT else section.name
+    inner = [name for name in _sections() if name.rpartition(".")[0] == above and name != ROOT]
+    if inner:
+        console.note(f"\nfor nested fields: gptkit components {' | '.join(inner)}", style="dim")
+
+
 def _refuse_name(registry: Registry, name: str) -> None:
-    """Raise an error if a component's name is given instead of a kind."""
+    """Raise the error for a name that is not a kind."""
+    from gptkit.core.spec import shortened
+
     kinds = [kind for kind in registry.kinds() if name in registry.names(kind)]
     if kinds:
         commands = ", ".join(f"gptkit components {kind} {name}" for kind in kinds)
         owners = " and ".join(f"{_article(kind)} {kind}" for kind in kinds)
         raise GptkitError(f"{name} is {owners}, not a kind", hint=f"Use: {commands}.")
+    if name in _sections():
+        raise GptkitError(
+            f"{name} is a section of spec files, which has no contract", hint=f"Its fields: gptkit components {name}."
+        )
+    raise GptkitError(
+        f"unknown kind {shortened(name)!r}; {did_you_mean(name, [*registry.kinds(), *_sections()])}",
+        hint="Sections of spec files: " + ", ".join(_sections()) + ".",
+    )
 
 
 def _article(word: str) -> str:
@@ -66,6 +110,7 @@ def _kinds(registry: Registry) -> None:
     rows = [[kind, ", ".join(registry.names(kind))] for kind in registry.kinds()]
     console.stdout().print(console.table([("kind", {"style": "cyan", "no_wrap": True}), "components"], rows))
     console.note("\nfor details: gptkit components KIND, gptkit components KIND NAME", style="dim")
+    console.note(f"for the fields of a section of spec files: gptkit components {' | '.join(_sections())}", style="dim")
 
 
 def _kind(registry: Registry, kind: str) -> None:

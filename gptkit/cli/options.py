@@ -65,13 +65,16 @@ def complete_shipped(incomplete: str) -> Completions:
 
 
 def complete_kinds(incomplete: str) -> Completions:
-    """Complete kinds of components."""
+    """Complete kinds of components, and sections of spec files."""
     with contextlib.suppress(Exception):
         from gptkit.core.registry import default_registry
         from gptkit.reflect.docstring import parse
+        from gptkit.reflect.sections import sections
+        from gptkit.runs.spec import ExperimentSpec
 
-        kinds = default_registry().kinds().items()
-        return [(kind, _short(parse(entry.cls.__doc__).summary)) for kind, entry in kinds if kind.startswith(incomplete)]
+        docs = {name: section.cls.__doc__ for name, section in sections(ExperimentSpec).items()}
+        docs |= {kind: entry.cls.__doc__ for kind, entry in default_registry().kinds().items()}
+        return [(kind, _short(parse(doc).summary)) for kind, doc in docs.items() if kind.startswith(incomplete)]
     return []
 
 

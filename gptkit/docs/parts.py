@@ -48,26 +48,32 @@ def formula(doc: ComponentDoc) -> str:
     return f'{typeset}\n\n??? note "With the names of the fields, and all options"\n\n{inner}'
 
 
-def field_list(registry: Registry, fields: Iterable[FieldDoc]) -> str:
-    """Return the fields as a definition list, which needs no sideways scrolling; required ones first."""
+def field_list(registry: Registry, fields: Iterable[FieldDoc], *, up: str = "../") -> str:
+    """Return the fields as a definition list, which needs no sideways scrolling; required ones first.
+
+    Args:
+        registry: the kinds that have a page.
+        fields: the fields.
+        up: address of the directory of the kinds' pages, from the page.
+    """
     given = list(fields)
     required = [field for field in given if field.required and "." not in field.name]
     others = [field for field in given if field not in required]
     groups = [("**Required**", required), ("**Optional**" if required else "", others)]
-    return "\n\n".join(part for title, some in groups if some for part in [title, *_entries(registry, some)] if part)
+    return "\n\n".join(part for title, some in groups if some for part in [title, *_entries(registry, some, up)] if part)
 
 
-def _entries(registry: Registry, fields: Iterable[FieldDoc]) -> Iterator[str]:
+def _entries(registry: Registry, fields: Iterable[FieldDoc], up: str) -> Iterator[str]:
     for field in fields:
-        value = "; ".join(part for part in (_type(registry, field), prose.inline(field.constraints)) if part)
+        value = "; ".join(part for part in (_type(registry, field, up), prose.inline(field.constraints)) if part)
         default = "" if field.default is None else f" · default `{field.default}`"
         yield f"`{field.name}`\n:   {prose.inline(field.description)}<br>{value}{default}"
 
 
-def _type(registry: Registry, field: FieldDoc) -> str:
+def _type(registry: Registry, field: FieldDoc, up: str) -> str:
     parts = []
     for part in field.type.split(" | "):
         lead, kind = ("list of ", part.removeprefix("list of ")) if part.startswith("list of ") else ("", part)
         known = kind in field.kinds and kind in registry.kinds()
-        parts.append(f"{lead}[{kind}](../{kind}/index.md)" if known else f"`{part}`")
+        parts.append(f"{lead}[{kind}]({up}{kind}/index.md)" if known else f"`{part}`")
     return " or ".join(parts)

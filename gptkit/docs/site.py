@@ -46,12 +46,22 @@ def generated(registry: Registry) -> dict[str, str]:
 
     The pages of components come last: a builder that follows this order needs the outcomes late.
     """
-    from gptkit.docs import command_line, conformance, contracts, effects, ejected, models, python_reference, spec_builder
+    from gptkit.docs import (
+        command_line,
+        conformance,
+        contracts,
+        effects,
+        ejected,
+        models,
+        python_reference,
+        spec_builder,
+        spec_fields,
+    )
     from gptkit.docs.pages import pages
     from gptkit.runs.spec import ExperimentSpec
 
     result: dict[str, str] = {}
-    for module in (command_line, contracts, ejected, models, python_reference, spec_builder):
+    for module in (command_line, contracts, ejected, models, python_reference, spec_builder, spec_fields):
         result[module.PAGE] = module.page(registry)
     result |= effects.pages(source() / "docs") | models.assets(registry) | spec_builder.assets(registry)
     return result | pages(registry, root=ExperimentSpec, checks=True) | {conformance.PAGE: _ALL_OUTCOMES}

@@ -49,7 +49,7 @@ _DEFAULTS = {
 
 
 class LayerSpec(Spec):
-    """One entry of the layer pattern: the components of `repeat` consecutive layers."""
+    """One entry of the layer pattern: the components of `repeat` consecutive layers. What it omits is that of the model."""
 
     repeat: int = Field(1, ge=1, description="Number of consecutive layers that this entry describes.")
     position: PositionSpec = component(_DEFAULTS["position"], description="Relative position of these layers.")
