@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -11,6 +12,7 @@ from mkdocs.structure.files import File, Files
 from gptkit.core.registry import default_registry
 from gptkit.docs.checked import Checking
 from gptkit.docs.guide.figures import filled
+from gptkit.docs.placeholders import is_placeholder
 from gptkit.docs.site import filled_navigation, generated, with_outcomes
 
 _checking: Checking | None = None
@@ -25,10 +27,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages and images, and start the conformance checks, whose outcomes pages need later."""
+    """Add the generated pages and images in place of their placeholders, and start the conformance checks.
+
+    Pages need their outcomes later.
+    """
     global _checking
     on_shutdown()
     _checking = Checking(default_registry())
+    for file in [each for each in files if each.abs_src_path and is_placeholder(Path(each.abs_src_path))]:
+        files.remove(file)
     for path, text in generated(default_registry()).items():
         files.append(File.generated(config, path, content=text))
     return files

@@ -19,6 +19,7 @@ from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry
 from gptkit.docs.checked import Checking, Outcomes
 from gptkit.docs.guide.figures import filled
+from gptkit.docs.placeholders import is_placeholder
 from gptkit.docs.places import DIRECTORY
 
 __all__ = ["filled_navigation", "generated", "source", "with_outcomes", "write_project"]
@@ -100,6 +101,9 @@ def write_project(directory: Path, registry: Registry) -> None:
     """Write a complete mkdocs project, with the generated pages as files and without the hook, into an empty directory."""
     origin = source()
     shutil.copytree(origin / "docs", directory / "docs", dirs_exist_ok=True)
+    for file in [path for path in (directory / "docs").rglob("*") if path.suffix in (".md", ".html")]:
+        if is_placeholder(file):
+            file.unlink()
     for page in (directory / "docs").rglob("*.md"):
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     checking = Checking(registry)
