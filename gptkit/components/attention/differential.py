@@ -45,8 +45,8 @@ class DifferentialSpec(AttentionSpec):
     """
 
     formula: ClassVar[str] = r"""
-        \text{head} = \left(\operatorname{softmax}\left(\frac{q_1 k_1^\top}{\sqrt{d}}\right) -
-        \lambda \operatorname{softmax}\left(\frac{q_2 k_2^\top}{\sqrt{d}}\right)\right) v
+        A_i = \operatorname{softmax}\left(\frac{q_i k_i^\top}{\sqrt{d}}\right)
+        \text{head} = (A_1 - \lambda A_2) v
         y = W_o \left[(1 - \lambda_{\text{init}}) \operatorname{norm}(\text{head}_1) \dots\right]
     """
 
