@@ -39,7 +39,8 @@ USER, CRASH, INTERRUPTED = 2, 1, 130
 _VERBS = {
     **dict.fromkeys(("talk", "ask", "converse", "conversation", "repl", "interactive"), "chat RUN"),
     **dict.fromkeys(("sample", "run", "infer", "complete", "predict", "inference"), 'generate RUN "A prompt"'),
-    **dict.fromkeys(("eval", "test", "score", "perplexity"), "evaluate RUN"),
+    **dict.fromkeys(("eval", "score", "perplexity"), "evaluate RUN"),
+    **dict.fromkeys(("test", "tests", "conformance"), "plugin check NAME"),
     **dict.fromkeys(("benchmark", "profile", "measure"), "bench FILE"),
     **dict.fromkeys(("convert", "load", "pull", "download"), "import PATH"),
     "save": "export RUN",

@@ -88,7 +88,7 @@ def check(
             help="A check that a component is known to fail, with the reason. Repeatable.",
         ),
     ] = None,
-    why: Annotated[bool, typer.Option("--why", help="Show the reason of every check.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Show the reason of every check, and of every skipped one.")] = False,
 ) -> None:
     """Run the conformance checks on every component of a plugin.
 
@@ -121,7 +121,7 @@ def check(
         results += [result for column in columns for result in column]
         for component in components:
             _note_unvaried(registry, kind, component)
-    _conclude(results)
+    _conclude(results, why=why)
 
 
 def _components(registry: Registry, name: str) -> list[tuple[str, str]]:
@@ -218,10 +218,11 @@ def _mark(result: Result) -> Text:
     return Text(word, style=style)
 
 
-def _conclude(results: Sequence[Result]) -> None:
+def _conclude(results: Sequence[Result], *, why: bool = False) -> None:
+    skipped = [result for result in results if result.outcome == "skipped"]
     sections = {
         # What a family computes can only be checked against its reference, which may not be installed.
-        "skipped": [result for result in results if result.outcome == "skipped" and result.component.startswith("family ")],
+        "skipped": [result for result in skipped if why or result.component.startswith("family ")],
         "known failures": [result for result in results if result.outcome == "expected"],
         "failures": [result for result in results if not result.ok],
     }
@@ -238,6 +239,8 @@ def _conclude(results: Sequence[Result]) -> None:
                 console.out(f"    {same[0].check.why}")
     n_failed = len(sections["failures"])
     console.out()
+    if len(skipped) > len(sections["skipped"]):
+        console.note(f"{_MARKS['skipped'][0]}: skipped, the check does not apply; --why lists the reasons", style="dim")
     console.out(f"{console.plural(len(results), 'check')}, {n_failed or 'none'} failed")
     if n_failed:
         raise typer.Exit(1)

@@ -52,12 +52,23 @@ def usage(registry: Registry, kind: str, name: str, root: type[Spec] | None = No
     if direct:
         return Usage(direct[0].path, direct[0].listed, beside=_beside(registry, kind, name))
     if root is not None and not commands:
-        for outer, holder_name, inside in inside_components(registry, kind):
+        # The usual holder is a default component of the model, else one that needs nothing beside it.
+        holders = sorted(
+            inside_components(registry, kind),
+            key=lambda each: (not _is_default(*each[:2]), bool(_beside(registry, *each[:2]))),
+        )
+        for outer, holder_name, inside in holders:
             spots = places(root, outer)
             if spots and "." not in inside:
                 holder = smallest(registry.component(outer, holder_name), registry)
                 return Usage(spots[0].path, spots[0].listed, holder, inside, _beside(registry, outer, holder_name))
     return Usage(None if root is None else (), commands=commands)
+
+
+def _is_default(kind: str, name: str) -> bool:
+    """Return whether a model has this component by default."""
+    field = ModelSpec.model_fields.get(kind)
+    return field is not None and field.get_default(call_default_factory=True) == name
 
 
 def _beside(registry: Registry, kind: str, name: str) -> dict[str, Any]:

@@ -20,8 +20,8 @@ class ActivationSpec(Component):
 
     Class variables:
         external_names: names of the activation in configurations of external models (`hidden_act`): those of transformers
-            for exactly this function with the fields' defaults. All are read; the first is written. Without a name, a model
-            with the activation cannot be exported.
+            for exactly this function with the fields' defaults. All are read; the first is written. Without a name, no
+            family expresses a model with the activation, which is then exported with generated code.
     """
 
     kind: ClassVar[str] = "activation"

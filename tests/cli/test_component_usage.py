@@ -54,3 +54,16 @@ def test_usage_is_accepted(kind: str, name: str, tmp_path: Path) -> None:
     if (kind, name) in NEEDS_THE_USERS_FILE and "…" in snippet:
         return
     assert checked.exit_code == 0, f"{snippet}\n{checked.output}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "snippet"),
+    [
+        ("activation", "silu", "model:\n  feedforward: {name: gated, activation: silu}"),
+        ("activation", "gelu", "model:\n  feedforward: {name: gated, activation: gelu}"),
+        ("rotary-scaling", "yarn", "model:\n  position:"),
+        ("router", "top-k-softmax", "model:\n  feedforward:"),
+    ],
+)
+def test_usage_is_that_of_the_usual_holder(kind: str, name: str, snippet: str) -> None:
+    assert section(call("components", kind, name).output, "In a spec file").startswith(snippet)

@@ -13,6 +13,7 @@ from gptkit.cli.plugin import _conclude, _note_unvaried
 from gptkit.core.hooks import hookimpl
 from gptkit.kinds.optimizer import ScheduleSpec
 from gptkit.testing import Check, Result
+from tests.support.command_line import caller
 from tests.support.plugin_registry import registry_of
 
 
@@ -38,6 +39,22 @@ def test_one_cause_of_several_failures_is_shown_once(capsys: pytest.CaptureFixtu
     assert "norm x: first, second: it raised TypeError" in output
     assert "Why third matters." in output
     assert "3 checks, 3 failed" in output
+
+
+def test_skipped_checks_have_a_legend_and_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+    result = Result("activation x", Check("external-names", "", lambda subject: None), "skipped", "it has no name")
+    _conclude([result])
+    output = capsys.readouterr()
+    assert "–: skipped, the check does not apply; --why lists the reasons" in output.err
+    assert "it has no name" not in output.out
+    _conclude([result], why=True)
+    output = capsys.readouterr()
+    assert "activation x: external-names: it has no name" in output.out
+    assert "–: skipped" not in output.err
+
+
+def test_a_command_called_test_is_that_of_plugins() -> None:
+    assert "Did you mean: gptkit plugin check NAME" in " ".join(caller()("test", code=2).stderr.replace("│", "").split())
 
 
 def test_fields_with_one_value_only_are_named(capsys: pytest.CaptureFixture[str]) -> None:
