@@ -92,7 +92,7 @@ def _facts(component: Spec, width: int) -> Iterator[str]:
     order = [name for name in PHRASES if name in fields]
     for name in [*order, *(name for name in fields if name not in PHRASES)]:
         info, value = fields[name], getattr(component, name)
-        if name in HIDDEN or (name == "d_embedding" and value == width):
+        if name in HIDDEN or (name == "d_embedding" and value == width) or _is_one_group(component, name):
             continue
         default = info.get_default(call_default_factory=True)
         if isinstance(value, Component):
@@ -103,6 +103,11 @@ def _facts(component: Spec, width: int) -> Iterator[str]:
             yield phrase.removesuffix("s") if value == 1 and phrase.startswith("1 ") else phrase
         elif value is not None and value != default:
             yield _plain(name.replace("_", " "), value)
+
+
+def _is_one_group(component: Spec, field: str) -> bool:
+    """Return whether a field is about groups, and there is one, that of everything."""
+    return field in ("n_groups", "top_groups") and getattr(component, "n_groups", None) == 1
 
 
 def _nested(field: str, value: Component, width: int) -> str:

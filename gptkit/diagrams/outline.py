@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from gptkit.core.component import Component
-from gptkit.diagrams.facts import facts, number, parameters, title
+from gptkit.diagrams.facts import PHRASES, facts, number, parameters, title
 from gptkit.diagrams.folding import described
 from gptkit.diagrams.labels import labels
 from gptkit.kinds.block import Step
@@ -223,9 +223,8 @@ def _type(layer: LayerSpec, label: str, times: int, width: int, count: LayerCoun
     if layer.linear.name != "dense":
         inner = ", ".join(facts(layer.linear))
         notes.append(f"linear: {layer.linear.name}{f' ({inner})' if inner else ''}")
-    attention = Box(
-        "attention", title(layer.attention), (*facts(layer.attention), *_relative(layer)), _heads(layer.attention)
-    )
+    phrases = _unrotated(layer, facts(layer.attention))
+    attention = Box("attention", title(layer.attention), (*phrases, *_relative(layer)), _heads(layer.attention))
     hidden = getattr(layer.feedforward, "d_hidden", None)
     shapes = f"{number(width)} → {number(hidden)} → {number(width)}" if isinstance(hidden, int) else ""
     phrases = [phrase for phrase in facts(layer.feedforward) if not (shapes and phrase.startswith("hidden width"))]
@@ -247,6 +246,15 @@ def _type(layer: LayerSpec, label: str, times: int, width: int, count: LayerCoun
     )
 
 
+def _unrotated(layer: LayerSpec, phrases: Sequence[str]) -> list[str]:
+    """Return the phrases of an attention, with other words for the features that the layer's position does not rotate."""
+    size = getattr(layer.attention, "d_rotary", None)
+    if not isinstance(size, int) or "rotate" in layer.position.uses:
+        return list(phrases)
+    rotated = PHRASES["d_rotary"].format(number(size))
+    return [f"{number(size)} features of a shared key" if phrase == rotated else phrase for phrase in phrases]
+
+
 def _relative(layer: LayerSpec) -> list[str]:
     """Return a phrase about the layer's relative position."""
     uses = layer.position.uses - {"embed"}
@@ -266,10 +274,21 @@ def _heads(attention: Component) -> str:
     n_heads, d_head = getattr(attention, "n_heads", None), getattr(attention, "d_head", None)
     if n_heads is None or d_head is None:
         return ""
+    d_state = getattr(attention, "d_state", None)
+    if d_state is not None:  # keys write to the state, and queries read it
+        n_groups = getattr(attention, "n_groups", n_heads)
+        return _tensors({"q": (n_groups, d_state), "k": (n_groups, d_state), "v": (n_heads, d_head)})
     n_kv_heads = getattr(attention, "n_kv_heads", n_heads)
-    if n_kv_heads == n_heads:
-        return f"q, k, v: (B, {n_heads}, T, {d_head})"
-    return f"q: (B, {n_heads}, T, {d_head}) · k, v: (B, {n_kv_heads}, T, {d_head})"
+    d_value = getattr(attention, "d_value", None) or d_head
+    return _tensors({"q": (n_heads, d_head), "k": (n_kv_heads, d_head), "v": (n_kv_heads, d_value)})
+
+
+def _tensors(shapes: Mapping[str, tuple[int, int]]) -> str:
+    """Return tensors (B, heads, T, features) by name, those of one shape together."""
+    names: dict[tuple[int, int], list[str]] = {}
+    for name, shape in shapes.items():
+        names.setdefault(shape, []).append(name)
+    return " · ".join(f"{', '.join(same)}: (B, {heads}, T, {size})" for (heads, size), same in names.items())
 
 
 def _factor(block: Component, field: str) -> str:

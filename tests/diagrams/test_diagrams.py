@@ -240,3 +240,45 @@ def test_diff_page_marks_the_parts_that_differ(call: Call, project: Path) -> Non
     assert "model.attention.n_heads" in page
     assert "multi-head" in page
     assert "no differences" in call("diff", "mini.yaml", "mini.yaml", "--html", "-").stdout
+
+
+def attention_box(**changes: Any) -> tuple[tuple[str, ...], str]:
+    spec = ModelSpec.model_validate({**SMALL, **changes}, context={"registry": default_registry()})
+    (kind,) = outline(spec).types
+    box = kind.boxes["attention"]
+    return box.facts, box.shapes
+
+
+def test_shapes_of_a_recurrence_are_those_of_its_state() -> None:
+    """Keys and queries have one group and as many features as the state; module mamba2 splits them so."""
+    mamba = {"name": "mamba2", "n_heads": 2, "d_head": 16, "d_state": 24}
+    phrases, shapes = attention_box(attention=mamba, position="none")
+    assert shapes == "q, k: (B, 1, T, 24) · v: (B, 2, T, 16)"
+    assert not [phrase for phrase in phrases if "group" in phrase]
+    assert "2 groups" in attention_box(attention={**mamba, "n_groups": 2}, position="none")[0]
+
+
+def test_shapes_of_values_are_their_own() -> None:
+    wide = {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, "d_head": 8, "d_value": 16}
+    assert attention_box(attention=wide)[1] == "q: (B, 4, T, 8) · k: (B, 2, T, 8) · v: (B, 2, T, 16)"
+    wide["d_value"] = 8
+    assert attention_box(attention=wide)[1] == "q: (B, 4, T, 8) · k, v: (B, 2, T, 8)"
+
+
+def test_features_are_rotated_only_by_a_rotating_position() -> None:
+    latent = {"name": "latent", "n_heads": 2, "d_rotary": 8}
+    assert "8 rotated features" in attention_box(attention=latent)[0]
+    phrases, _ = attention_box(attention=latent, position="alibi")
+    assert "8 features of a shared key" in phrases
+    assert not [phrase for phrase in phrases if "rotated" in phrase]
+
+
+def test_one_group_of_experts_is_not_mentioned() -> None:
+    router = {"name": "sigmoid", "k": 2}
+    for groups, shown in (({}, False), ({"n_groups": 2, "top_groups": 1}, True)):
+        spec = ModelSpec.model_validate(
+            {**SMALL, "feedforward": {"name": "experts", "n_experts": 8, "router": {**router, **groups}}},
+            context={"registry": default_registry()},
+        )
+        words = ", ".join(outline(spec).types[0].boxes["feedforward"].facts)
+        assert ("group" in words) == ("the best" in words) == shown
