@@ -81,7 +81,8 @@ def _print(listed: list[ListedRun]) -> None:
     rows = [
         [
             str(run.path),
-            f"{run.step:,}" + ("" if run.steps is None else f"/{run.steps:,}"),
+            # A run without metrics was not trained; an imported one has steps that nobody planned.
+            f"{run.step:,}" + ("" if run.steps is None or run.changed is None else f"/{run.steps:,}"),
             *(_loss(value) for value in (run.last("loss"), run.last("validation_loss"), run.lowest("validation_loss"))),
             _loss(run.last("validation_bits_per_byte")),
             "–" if (speed := run.last("tokens_per_second")) is None else f"{speed:,.0f}",
@@ -93,16 +94,25 @@ def _print(listed: list[ListedRun]) -> None:
     names = list(dict.fromkeys(name for run in listed for name in run.choices))
     if names:
         console.heading("Differences between the specs")
-        wide: list[console.Column] = [("", {"style": "cyan", "overflow": "fold"})]
-        for name in names:
-            wide.append((name, {"overflow": "fold"}))
-        known = [run for run in listed if run.problem is None]
-        console.stdout().print(
-            console.table(wide, [[str(run.path), *(run.choices.get(name, "–") for name in names)] for run in known])
-        )
+        _print_differences([run for run in listed if run.problem is None], names)
     for run in listed:
         if run.problem is not None:
             console.warn(f"{run.path}: its spec cannot be read: {run.problem}")
+
+
+def _print_differences(listed: list[ListedRun], names: list[str]) -> None:
+    """Print the fields that differ: a column for each if the terminal is wide enough, else a line for each value."""
+    key = ("", {"style": "cyan", "overflow": "fold"})
+    wide = console.table([key, *names], [[str(run.path), *(run.choices.get(name, "–") for name in names)] for run in listed])
+    output = console.stdout()
+    unlimited = output.options.update(max_width=100_000)  # else a table that is too wide measures the terminal's width
+    if output.measure(wide, options=unlimited).maximum <= output.width:
+        output.print(wide)
+        return
+    for name in names:
+        output.print(name, style="bold")
+        rows = [[f"  {run.path}", run.choices.get(name, "–")] for run in listed]
+        output.print(console.table([key, ("", {"overflow": "fold"})], rows, header=False))
 
 
 def _loss(value: float | None) -> str:

@@ -84,3 +84,32 @@ def test_wrong_directories_and_outputs_are_reported(call: Call, runs: Path) -> N
     assert "was not written by gptkit" in call("runs", "experiments", "-o", "experiments/page.html", code=2).stderr
     assert (runs / "page.html").read_text() == "mine"
     assert "has no runs" in call("runs", "experiments/other").stderr
+
+
+def test_many_differences_are_lines_in_a_narrow_terminal(call: Call, project: Path) -> None:
+    changes = {"model.norm": "layer", "model.d_model": "32", "model.position": "learned", "training.seed": "3"}
+    call("train", "mini.yaml", "runs/a", "-q")
+    call(
+        "train",
+        "mini.yaml",
+        "runs/b",
+        "-q",
+        *(word for path, value in changes.items() for word in ("-s", f"{path}={value}")),
+    )
+    narrow = call("runs", "runs", "-q", env={"COLUMNS": "80"}).stdout.partition("Differences")[2]
+    for path, value in changes.items():
+        below = narrow.partition(f"\n{path}\n")[2].splitlines()[:2]
+        (line,) = [line for line in below if line.split()[0] == "runs/b"]
+        assert value in line
+    wide = call("runs", "runs", "-q", env={"COLUMNS": "300"}).stdout.partition("Differences")[2]
+    assert all(path in wide.splitlines()[1] for path in changes)
+
+
+def test_a_run_that_was_not_trained_has_no_planned_steps(call: Call, project: Path) -> None:
+    call("train", "mini.yaml", "runs/a", "-q")
+    call("export", "runs/a", "external", "-q")
+    call("import", "external", "runs/imported", "-q")
+    lines = call("runs", "runs", "-q", env={"COLUMNS": "200"}).stdout.partition("Differences")[0].splitlines()
+    steps = {line.split()[0]: line.split()[1] for line in lines[1:] if line}
+    assert steps["runs/imported"] == "0"
+    assert "/" in steps["runs/a"]
