@@ -185,11 +185,13 @@ def _torchrun_part() -> tuple[int, int]:
 def _print(result: Comparison) -> None:
     from gptkit.experiments.effects import effects, sentence
     from gptkit.experiments.measures import measure_of
+    from gptkit.experiments.statistics import LEVEL
 
     experiment = result.experiment
     number = {"justify": "right"}
-    columns: list[console.Column] = [("variant", {"style": "cyan", "overflow": "fold"})]
-    columns += [(title, number) for title in ("loss ± deviation", "bits/byte", "tokens/s", "parameters", "trials")]
+    columns: list[console.Column] = [("variant", {"style": "cyan", "overflow": "fold"}), ("", {"no_wrap": True})]
+    loss = f"loss ± {LEVEL:.0%} interval"
+    columns += [(title, number) for title in (loss, "bits/byte", "tokens/s", "parameters", "trials")]
     console.stdout().print(console.table(columns, [_cells(result, variant) for variant in experiment.variants]))
     for variant in experiment.variants:
         if variant.matched is not None:
@@ -207,6 +209,8 @@ def _print(result: Comparison) -> None:
 
 
 def _cells(result: Comparison, variant: Variant) -> list[str]:
+    from gptkit.experiments.statistics import estimate
+
     trials = [trial for trial in result.experiment.trials_of(variant.key) if trial.status == "finished"]
     every = result.experiment.trials_of(variant.key)
 
@@ -215,10 +219,11 @@ def _cells(result: Comparison, variant: Variant) -> list[str]:
         return format(statistics.fmean(values), form) if values else "–"
 
     losses = [trial.validation_loss for trial in trials if trial.validation_loss is not None]
-    deviation = f" ± {statistics.stdev(losses):.4f}" if len(losses) > 1 else ""
+    half = estimate(losses).half if losses else None
     return [
-        variant.label + (" (base)" if variant.is_base else ""),
-        mean("validation_loss", ".4f") + deviation,
+        variant.label,
+        "base" if variant.is_base else "",
+        mean("validation_loss", ".4f") + ("" if half is None else f" ± {half:.4f}"),
         mean("bits_per_byte", ".3f"),
         mean("tokens_per_second", ",.0f"),
         f"{variant.parameters:,}",

@@ -117,9 +117,11 @@ def _results(data: Mapping[str, Any]) -> Iterator[str]:
     }
     cells = {name: [column(row) for row in data["rows"]] for name, column in columns.items()}
     shown = [name for name, values in cells.items() if any(values)]
+    titles = {name: f"{name} ± {LEVEL:.0%} interval" for name in shown if any(" ± " in cell for cell in cells[name])}
     names = [row["label"] + (" (base)" if row["is_base"] else "") for row in data["rows"]]
     yield from table_lines(
-        ["variant", *shown], [[name, *(cells[column][at] for column in shown)] for at, name in enumerate(names)]
+        ["variant", *(titles.get(name, name) for name in shown)],
+        [[name, *(cells[column][at] for column in shown)] for at, name in enumerate(names)],
     )
     yield from _list(f"{row['label']}: {row['matched']}" for row in data["rows"] if row["matched"])
 

@@ -78,7 +78,7 @@ if (data.sizes.length) main.append(card("Does it hold at another size?", data.si
 function results() {
   const bitsFirst = data.measure.bits;
   const columns = [
-    ["validation loss", row => within(row.loss)], ["bits per byte", row => within(row.bits_per_byte), row => row.bits_per_byte],
+    ["validation loss ± 95% interval", row => within(row.loss)], ["bits per byte", row => within(row.bits_per_byte), row => row.bits_per_byte],
     ["seeds", row => row.n + (row.n_failed ? ` (${row.n_failed} failed)` : "")],
     ["learning rate", row => row.learning_rate === null ? "–" : short(row.learning_rate), row => row.learning_rate],
     ["beyond", row => row.extrapolation === null ? "–" : signed(row.extrapolation[0]) + (row.extrapolation[1] === null ? "" : " ± " + digits(row.extrapolation[1])), row => row.extrapolation],
