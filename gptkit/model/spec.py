@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -111,7 +111,9 @@ class ModelSpec(Spec):
                 data["n_layers"] = max(1, sum(_repeat(entry) for entry in entries))
         registry = (info.context or {}).get("registry")
         spec = handler(data)._resolved(registry, derive_final_norm="final_norm" not in data)
-        problems = list(spec._problems(registry))
+        listed = enumerate(entries if isinstance(entries, Sequence) else ())
+        given = {(index, part) for index, entry in listed if isinstance(entry, Mapping) for part in PARTS if part in entry}
+        problems = list(spec._problems(registry, given))
         if problems:
             raise validation_error(problems, value)
         return spec
@@ -189,8 +191,13 @@ class ModelSpec(Spec):
         head = self.context(layer=self.head_parts(), registry=registry)
         return [(part, head if part == "head" else context) for part in WHOLE_PARTS]
 
-    def _problems(self, registry: Registry | None) -> Iterator[Problem]:
-        """Yield errors in combinations of components, each reported once, at the field to change."""
+    def _problems(self, registry: Registry | None, given: Set[tuple[int, str]] = frozenset()) -> Iterator[Problem]:
+        """Yield errors in combinations of components, each reported once, at the field to change.
+
+        Args:
+            registry: where components are looked up.
+            given: the parts that entries of `layers` set themselves, with the number of the entry.
+        """
         uniform = self._uniform()
         entries = list(enumerate(self.layers)) if self.layers is not None else [(0, uniform)]
         if self.layers is not None and any(isinstance(part, BlockSpec) for _, part in walk.components(self.head)):
@@ -203,11 +210,11 @@ class ModelSpec(Spec):
                 spec = getattr(layer, part)
                 if spec is None:  # the model's backend
                     continue
-                inherited = part in PARTS and spec == getattr(self, part)
+                inherited = part in PARTS and (index, part) not in given and spec == getattr(self, part)
                 place = (part,) if inherited else ("layers", index, part)
                 reported = [*problems(spec, context), *_nested_attention_problems(spec, context)]
                 if part == "position":
-                    reported += _position_problems(layer, self)
+                    reported += _position_problems(layer, self, index)
                 if part == "attention":
                     of_backend = _backend_problem(layer, context)
                     if of_backend is not None:
@@ -252,9 +259,14 @@ def _length_problems(position: PositionSpec, context_length: int, context: Build
         )
 
 
-def _position_problems(layer: LayerSpec, model: ModelSpec) -> Iterator[Problem]:
+def _position_problems(layer: LayerSpec, model: ModelSpec, index: int) -> Iterator[Problem]:
     position = layer.position
     refusal = _refusal(position, layer.attention)
+    numbers = [str(number) for number, each in enumerate(model.layer_specs()) if each is layer] if model.layers else []
+    if refusal is not None and numbers and len(model.layers or ()) > 1:
+        which = ", ".join(numbers[:4]) + (", …" if len(numbers) > 4 else "")
+        refusal = refusal.partition("; ")[0] + f" (layer{'s' if len(numbers) > 1 else ''} {which})"
+        refusal += f"; set position: none in layers.{index}, or choose another position or attention"
     if refusal is not None:
         yield Problem((), refusal)
     if "embed" in position.uses and position != model.position:

@@ -103,7 +103,8 @@ class DifferentialSpec(AttentionSpec):
                 f"d_model {context.d_model} cannot be split into {self.n_heads} heads of 2 parts each; choose another "
                 "number, or set d_head",
             )
-        yield from head_problems(context, heads)
+        else:  # of a size that is not rounded
+            yield from head_problems(context, heads)
 
     def build(self, context: BuildContext) -> DifferentialAttention:
         from gptkit.components.attention.modules.differential import DifferentialAttention

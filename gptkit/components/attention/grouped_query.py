@@ -120,7 +120,8 @@ class HeadedSpec(AttentionSpec):
                 ("n_kv_heads",),
                 f"n_heads {heads.n_heads} is not a multiple of n_kv_heads {heads.n_kv_heads}; choose one of its divisors",
             )
-        if heads.d_head * heads.n_heads != context.d_model and self.d_head == context.d_model // heads.n_heads:
+        divides = heads.d_head * heads.n_heads == context.d_model or self.d_head != context.d_model // heads.n_heads
+        if not divides:
             yield Problem(
                 ("n_heads",),
                 f"d_model {context.d_model} cannot be split into {heads.n_heads} heads; choose a divisor, or set d_head",
@@ -144,7 +145,8 @@ class HeadedSpec(AttentionSpec):
                 ("d_value",),
                 f"position {context.parts.position.name!r} adds {heads.d_head} features to each value; remove d_value",
             )
-        yield from head_problems(context, heads)
+        if divides:  # else their size is a rounded one
+            yield from head_problems(context, heads)
 
     def score_features(self, context: BuildContext) -> ScoreFeatures:
         return ScoreFeatures.of(
