@@ -234,7 +234,9 @@ def report(error: GptkitError) -> None:
 def _report_problems(error: SpecError) -> None:
     for problem in error.problems:
         note(str(problem))
-    sources = sorted({problem.source for problem in error.problems if problem.source})
+    # An option is part of its message already.
+    given = (problem.source for problem in error.problems if problem.source)
+    sources = sorted({source.split()[0] if source.startswith("-") else source for source in given})
     location = f" in {' and '.join(sources)}" if 0 < len(sources) < 4 else ""
     label("error", "bold red", plural(len(error.problems), "error"), location)
 

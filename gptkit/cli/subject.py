@@ -93,5 +93,13 @@ def open_subject(target: str, overrides: Sequence[str] = ()) -> Subject:
             raise
         base = Path(directory.read_provenance().get("base", "."))
         return Subject(target, opened.spec, base, directory)
+    path = Path(target)
+    if not path.suffix and path.parent != Path() and not path.exists():
+        from gptkit.runs.directory import suggestion
+
+        raise GptkitError(
+            f"{target}: run or spec file not found{suggestion(path)}",
+            hint="Pass a run directory, a spec file, or the name of a preset (gptkit new --list).",
+        )
     opened = open_spec(target, overrides)
     return Subject(target, opened.spec, opened.base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,7 +119,8 @@ def _finish(run: Run, *, quiet: bool) -> None:
     directory = RunDirectory(run.directory)
     if directory.plot.is_file():
         console.note(f"curves: {directory.page}")
-    console.note(f'generate text: gptkit generate {run.directory} "{run.spec.training.sample_prompt}"')
+    prompt = run.spec.training.sample_prompt or "A prompt"
+    console.note(f"generate text: {shlex.join(['gptkit', 'generate', str(run.directory), prompt])}")
 
 
 def _slug(name: str) -> str:

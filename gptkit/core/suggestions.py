@@ -17,5 +17,6 @@ def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> 
     listed = f"{label}: {', '.join(known)}" if known else f"{label}: none"
     if len(known) > _MANY:
         near = difflib.get_close_matches(name, known, n=6, cutoff=0.3) or known[:6]
-        listed = f"{label} {len(known)}, among them {', '.join(near)}"
+        counted = f"{label} {len(known)}" if label.endswith(" are") else f"{len(known)} {label}"
+        listed = f"{counted}, among them {', '.join(near)}"
     return f"did you mean {close[0]!r}? ({listed})" if close else listed

@@ -35,12 +35,13 @@ from gptkit.core.errors import CheckpointError, FileError, RequirementError, Spe
 from gptkit.core.lock import Lock
 from gptkit.core.paths import real
 from gptkit.core.registry import DISABLE, Plugin, Registry, default_registry
+from gptkit.core.suggestions import did_you_mean
 from gptkit.data.prepared import token_files
 from gptkit.files import dump_yaml, read, validate
 from gptkit.runs.placing import Placement
 from gptkit.runs.spec import ExperimentSpec
 
-__all__ = ["RunDirectory"]
+__all__ = ["RunDirectory", "suggestion"]
 
 WRITTEN_IN_TRAINING = ("metrics.jsonl", "samples.txt", "loss.png", "training.html", "summary.json")
 _OWN_FILES = ("spec.yaml", "provenance.json", *WRITTEN_IN_TRAINING)
@@ -118,7 +119,7 @@ class RunDirectory:
                 what = "is a file, but a run is a directory"
             raise CheckpointError(f"{self.path} {what}", hint=hint)
         if not self.path.exists():
-            raise CheckpointError(f"{self.path}: run not found", hint=hint)
+            raise CheckpointError(f"{self.path}: run not found{suggestion(self.path)}", hint=hint)
         raise CheckpointError(f"{self.path} is not a run: {why}", hint=hint)
 
     def recover(self) -> None:
@@ -323,3 +324,12 @@ def _through_link(top: Path, file: Path) -> bool:
 def _same_distribution(origin: str, plugin: Plugin) -> bool:
     """Return whether an origin in provenance (``gptkit-max==1.0``) is a plugin's distribution in any version."""
     return canonicalize_name(origin.partition("==")[0]) == canonicalize_name(plugin.distribution)
+
+
+def suggestion(path: Path) -> str:
+    """Return the runs beside a missing one, as the end of a message; empty without any."""
+    try:
+        names = sorted(each.name for each in path.parent.iterdir() if RunDirectory(each).holds_run)
+    except (OSError, ValueError):
+        return ""
+    return f"; {did_you_mean(path.name, names, f'runs in {path.parent}')}" if names else ""

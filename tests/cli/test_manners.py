@@ -217,7 +217,7 @@ def test_commands_report_progress_unless_quiet(
     ("command", "message"),
     [
         (["train", "--resume", "nowhere"], "error: nowhere: run not found"),
-        (["show", "nowhere"], "nowhere: file not found; spec files here and presets"),
+        (["show", "nowhere"], " spec files here and presets, among them "),
         (["import", "pipe"], "pipe is neither a file nor a directory"),
         (["train", "mini.yaml", "run", "--init", "nowhere"], "nowhere contains no weights: it does not exist"),
     ],
