@@ -177,7 +177,7 @@ def test_terminal_without_the_encoding_gets_replacement_characters(tmp_path: Pat
     [
         ("gptkit components posi", {"position"}),
         ("gptkit components position ro", {"rotary"}),
-        ("gptkit new --from mo", {"modern"}),
+        ("gptkit new --from mo", {"modern", "modernbert-decoder-150m"}),
         ("gptkit check mi", {"mini.yaml"}),
         ("gptkit train mini.yaml run", {"runs/"}),
     ],

@@ -42,7 +42,7 @@ NOT_EXECUTED = {
     r"^gptkit (serve|play)\b": "a server, which runs until it is stopped; docs/serving.md's requests are sent to one",
     r"^gptkit (compare|search|scaling)\b": "trains many models; tests/experiments do so with smaller ones",
     r"^gptkit (bench|plan .*--measure)\b": "measures for half a minute",
-    r"--engine '?(\{name: )?llama\.cpp": "an engine of a plugin, whose tests execute it",
+    r"--engine '?(\{name: )?(llama\.cpp|vllm)": "an engine of a plugin, whose tests execute it",
     r"^gptkit plugin check": "needs the distribution to be installed; tests/plugin_template does so",
     r"\s/(data|shared)/": "a directory of another machine",
     r"\s(SOURCE|RUN|DIR)\b": "a placeholder",

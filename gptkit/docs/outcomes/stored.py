@@ -48,14 +48,13 @@ def current(registry: Registry) -> dict[tuple[str, str], dict[str, str]]:
     return result
 
 
-def stored_data(registry: Registry) -> dict[str, Any]:
-    """Return the content of the stored file: the outcomes of all built-in components, measured in minutes.
+def stored_data(registry: Registry, outcomes: Mapping[tuple[str, str], Mapping[str, str]]) -> dict[str, Any]:
+    """Return the content of the stored file.
 
-    Outcomes in the user's cache, which are those of the same sources, are not measured again.
+    Args:
+        registry: the components.
+        outcomes: those of all of them, by kind and name, then by check.
     """
-    from gptkit.docs.checked import checked
-
-    outcomes = checked(registry, stored=False)
     result: dict[str, Any] = {_LIBRARIES: library_versions()}
     for kind in registry.kinds():
         checks = _checks(registry, kind)

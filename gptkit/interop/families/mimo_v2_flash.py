@@ -27,7 +27,7 @@ class MiMoV2FlashFamily(Decoder):
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     d_head: ClassVar[int | None] = 192
     output_biases: ClassVar[bool] = False
-    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"head_dim": 12, "v_head_dim": 10},)
+    tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"head_dim": 12, "v_head_dim": 10, "n_shared_experts": None},)
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         return self._rotary(config, "full_attention", 5000000.0)

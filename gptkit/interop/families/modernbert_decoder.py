@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.parts.activations import read_activation
 from gptkit.interop.families.parts.layers import pattern
-from gptkit.interop.families.parts.modernbert import INERT, TINY, layer_rules, read_layers, read_position, write_layers
-from gptkit.interop.layouts import HEADS
+from gptkit.interop.families.parts.modernbert import INERT, TINY, read_layers, read_position, write_layers
+from gptkit.interop.families.parts.modernbert_tensors import layer_rules
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
 
@@ -73,7 +73,6 @@ class ModernBertDecoderFamily(FamilySpec):
     def rules(self, model: Any) -> list[Rule]:
         return [
             *layer_rules(model.n_layers),
-            Rule("blocks.*.attention.qkv", "model.layers.*.attn.{q,k,v}_proj", HEADS),
             Rule("embedding.table", "model.embeddings.tok_embeddings"),
             Rule("embedding.norm", "model.embeddings.norm"),
             Rule("final_norm", "lm_head.norm"),

@@ -1,4 +1,4 @@
-"""ModernBERT's decoder: how its configurations describe layers, and the layer before the vocabulary."""
+"""ModernBERT's decoder: how its configurations describe layers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from gptkit.interop.families.parts.rope.reading import read_typed
 from gptkit.interop.families.parts.rope.writing import write_two
 from gptkit.interop.families.parts.windows import read_windows
 from gptkit.kinds.external_config import ExternalConfig
-from gptkit.kinds.family import Rule
 
-__all__ = ["INERT", "TINY", "layer_rules", "read_layers", "read_position", "write_layers"]
+__all__ = ["INERT", "TINY", "read_layers", "read_position", "write_layers"]
 
 INERT = keys(
     "causal_mask classifier_pooling cls_token_id deterministic_flash_attn gradient_checkpointing initializer_cutoff_factor "
@@ -26,8 +25,6 @@ TINY = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "local_attentio
 """A configuration of a tiny model; the ids are in its vocabulary."""
 
 LAST = {"block": {"name": "single-branch", "branch": "feedforward", "shortcut": False}}
-NAMES = {"attention_norm": "attn_norm", "attention.output": "attn.Wo", "feedforward_norm": "mlp_norm"}
-NAMES |= {"feedforward.gate_up": "mlp.Wi", "feedforward.down": "mlp.Wo"}
 
 
 def read_position(config: ExternalConfig) -> dict[str, Any]:
@@ -70,17 +67,3 @@ def write_layers(layers: Sequence[Any], last: Any) -> dict[str, Any]:
         "layer_types": ["sliding_attention" if window else "full_attention" for window in windows],
         **write_two(layers),
     }
-
-
-def layer_rules(n_layers: int) -> list[Rule]:
-    """Where the tensors of the layers are; the last one has other names.
-
-    Args:
-        n_layers: their number, with the last one.
-    """
-    last = f"blocks.{n_layers - 1}"
-    return [
-        Rule(f"{last}.feedforward_norm", "model.final_norm"),
-        Rule(f"{last}.feedforward.projection", "lm_head.dense"),
-        *(Rule(f"blocks.*.{own}", f"model.layers.*.{name}") for own, name in NAMES.items()),
-    ]
