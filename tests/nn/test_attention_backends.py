@@ -37,6 +37,8 @@ LAYERS: dict[str, dict[str, Any]] = {
     "alibi-softcap": {"position": "alibi", "attention": {"softcap": 2.0}},
     "t5-bias": {"position": {"name": "t5-bias", "n_buckets": 8, "max_distance": 20}},
     "latent": {"attention": {"name": "latent", "kv_rank": 8, "d_nope": 8, "d_rotary": 8, "d_value": 8}},
+    "narrow-values": {"attention": {"d_value": 4}},
+    "wide-values": {"attention": {"name": "grouped-query", "n_kv_heads": 2, "d_value": 24}, "position": "alibi"},
     "simple": {"attention": {"name": "simple", "scaled": True}},
 }
 

@@ -103,9 +103,19 @@ def fused(
         q_BKGD = q_BHTD.reshape(n_batch, n_kv_heads, n_heads // n_kv_heads, d_key)
         out = F.scaled_dot_product_attention(q_BKGD, k_BKSD, v_BKSV, attn_mask=term, dropout_p=dropout, scale=scale)
         return out.reshape(n_batch, n_heads, 1, v_BKSV.shape[-1])
-    return F.scaled_dot_product_attention(
+    d_value, more = v_BKSV.shape[-1], d_key - v_BKSV.shape[-1]
+    if more and not many and n_queries > FEW_QUERIES and not dropout and _runs_eagerly_on_a_cpu(q_BHTD):
+        # torch's tiled kernel on a CPU requires values of the keys' size; features of zeros change nothing.
+        q_BHTD, k_BKSD = (F.pad(x, (0, max(0, -more))) for x in (q_BHTD, k_BKSD))
+        v_BKSV = F.pad(v_BKSV, (0, max(0, more)))
+    out = F.scaled_dot_product_attention(
         q_BHTD, k_BKSD, v_BKSV, attn_mask=term, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
     )
+    return out[..., :d_value] if more else out
+
+
+def _runs_eagerly_on_a_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def few_queries(q_BHTD: Tensor, k_BKSD: Tensor, v_BKSV: Tensor, *, scale: float, term: Tensor | None) -> Tensor:
