@@ -17,6 +17,9 @@ class $class_name(nn.Module):
     """$description
 
     y = W_o [softmax(q kᵀ · scale + mask) v of each head], with q, k, v = W_qkv x.
+    #if gate
+    What a head returns is multiplied by the sigmoid of a gate, more rows of the same projection.
+    #end
     #if reuses
     Layers that reuse the keys and values of an earlier one have q = W_q x alone.
     #end

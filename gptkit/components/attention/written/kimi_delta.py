@@ -50,6 +50,7 @@ class $class_name(nn.Module):
             x.reshape(*x.shape[:2], $N_STATE_HEADS, -1)
             for x in torch.split(mixed_BTC, self.sizes, dim=-1)
         )
+        # 1e-6: no division by 0.
         q_BTHK, k_BTHK = (
             x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + 1e-6) for x in (q_BTHK, k_BTHK)
         )

@@ -148,6 +148,7 @@ class $class_name(nn.Module):
     def unit_heads(self, x_BTX: Tensor) -> Tensor:
         """Split into heads, normalize each to length 1, and repeat them for the value heads."""
         x_BTHK = x_BTX.reshape(*x_BTX.shape[:2], $N_STATE_HEADS, -1)
+        # 1e-6: no division by 0.
         x_BTHK = x_BTHK * torch.rsqrt(x_BTHK.square().sum(dim=-1, keepdim=True) + 1e-6)
         return x_BTHK.repeat_interleave($N_VALUE_HEADS // $N_STATE_HEADS, dim=2)
 '''
