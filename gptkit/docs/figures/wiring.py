@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from gptkit.docs.figures import elements
 from gptkit.docs.figures.figure import SMALL
+from gptkit.docs.figures.repeats import Repeat
 
 __all__ = ["Box", "Wiring"]
 
 WIDTH = 340.0
 _CENTER, _HALF = 136.0, 104.0
+_NESTED = 36.0
+"""Room for the bracket of one level of repeats, left of the boxes."""
 
 
 @dataclass(frozen=True)
@@ -41,28 +44,39 @@ class Box:
 
 @dataclass(frozen=True)
 class Wiring:
-    """Diagram of boxes in the order of computation."""
+    """Diagram of boxes in the order of computation.
+
+    Attributes:
+        repeats: boxes that are computed several times, with brackets beside them.
+    """
 
     title: str
     boxes: Sequence[Box]
     description: str = ""
+    repeats: Sequence[Repeat] = ()
 
     def draw(self, key: str) -> str:
         """Return the diagram with names and shapes."""
         tops, height = self._tops(16.0)
-        parts = self._edges(tops, _CENTER, _HALF, 14.0, arrows=True)
+        center = _CENTER + max(0.0, _NESTED * max((repeat.depth + 1 for repeat in self.repeats), default=0) - 26)
+        parts = self._edges(tops, center, _HALF, 14.0, arrows=True)
+        for repeat in self.repeats:
+            x = center - _HALF - 10 - _NESTED * repeat.depth
+            top, bottom = tops[repeat.first] - 3, tops[repeat.last] + self.boxes[repeat.last].height + 3
+            parts.append(elements.path([(x + 6, top), (x, top), (x, bottom), (x + 6, bottom)], "fg-l fg-1"))
+            parts.append(elements.text(x - 5, (top + bottom) / 2 + 4, f"× {repeat.times}", "fg-t fg-end fg-strong"))
         for box, top in zip(self.boxes, tops, strict=True):
             middle = top + box.height / 2
             if box.round:
-                parts.append(f'<circle class="fg-node" cx="{_CENTER:g}" cy="{elements.number(middle)}" r="12"/>')
-                parts.append(elements.text(_CENTER, middle + 5, box.name, "fg-t fg-mid fg-strong"))
+                parts.append(f'<circle class="fg-node" cx="{center:g}" cy="{elements.number(middle)}" r="12"/>')
+                parts.append(elements.text(center, middle + 5, box.name, "fg-t fg-mid fg-strong"))
                 continue
             if not box.end:
-                parts.append(elements.rect(_CENTER - _HALF, top, 2 * _HALF, box.height, "fg-node", rx=6.0))
+                parts.append(elements.rect(center - _HALF, top, 2 * _HALF, box.height, "fg-node", rx=6.0))
             line = middle + 4 if not box.below else middle - 3
-            parts.append(elements.text(_CENTER, line, box.name, "fg-t fg-mid fg-strong"))
+            parts.append(elements.text(center, line, box.name, "fg-t fg-mid fg-strong"))
             if box.below:
-                parts.append(elements.text(_CENTER, middle + 12, box.below, "fg-t fg-mid"))
+                parts.append(elements.text(center, middle + 12, box.below, "fg-t fg-mid"))
         return elements.drawing(WIDTH, height, parts, title=self.title, description=self.description, key=key)
 
     def small(self) -> str:
@@ -83,6 +97,9 @@ class Wiring:
             elif not box.end:
                 wide = min(step * 0.7, 14)
                 parts.append(elements.rect(x - wide / 2, 34, wide, 20, "fg-b fg-1", rx=2.0))
+        for repeat in self.repeats:
+            y = 58.0 + 5 * repeat.depth
+            parts.append(elements.line(places[repeat.first] - 5, y, places[repeat.last] + 5, y, "fg-l fg-0"))
         return elements.drawing(width, height, parts)
 
     def _tops(self, gap: float) -> tuple[list[float], float]:

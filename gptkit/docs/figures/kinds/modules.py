@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, E model width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from gptkit.core.component import Component
 from gptkit.core.registry import Registry
 from gptkit.docs.figures.figure import Figure
+from gptkit.docs.figures.repeats import Repeat, folded
 from gptkit.docs.figures.subjects import first
 from gptkit.docs.figures.tracing import Step, trace
 from gptkit.docs.figures.wiring import Box, Wiring
@@ -40,14 +42,18 @@ def draw(cls: type[Component], registry: Registry) -> Figure:
     traced: list[list[Step]] = []
     _watch(module, lambda inputs, run: traced.append(trace(module, run, inputs)))(model)
     steps = traced[0]
-    shown = _boxes(steps, subject.kind)
+    shown, repeats = _boxes(steps, subject.kind)
     count = sum(parameter.numel() for parameter in module.parameters())
     caption = (
         f"Steps of one forward pass of {type(module).__name__}, recorded in a model with d_model "
         f"{model.spec.d_model}: {count:,} parameters. B rows, T tokens."
     )
     described = "; ".join(f"{box.name} reads {', '.join(shown[source].name for source in box.sources)}" for box in shown[1:])
-    return Figure([Wiring("wiring", shown, described)], caption)
+    if repeats:
+        caption += " The steps beside a bracket are repeated with the same weights, each time from the previous results."
+    for repeat in repeats:
+        described += f"; {shown[repeat.first].name} to {shown[repeat.last].name} repeated {repeat.times} times"
+    return Figure([Wiring("wiring", shown, described, repeats)], caption)
 
 
 def _watch(
@@ -74,18 +80,20 @@ def _watch(
     return run
 
 
-def _boxes(steps: Sequence[Step], kind: str) -> list[Box]:
-    """Return boxes: the input, the steps that lead to the last one, and the output."""
-    steps = _reached(steps)
+def _boxes(steps: Sequence[Step], kind: str) -> tuple[list[Box], tuple[Repeat, ...]]:
+    """Return boxes: the input, the steps that lead to the last one, and the output; and the repeats of boxes."""
+    reached = _reached(steps)
+    steps, repeats = folded(reached)
     if len(steps) > MOST:
-        steps = _without_operations(steps)
+        steps, repeats = folded(_without_operations(reached))
     entry = "token ids" if kind == "embedding" else "x"
     exit_ = {"head": "logits", "block": "x"}.get(kind, "y")
     boxes = [Box(entry, end=True)]
     for step in steps:
         below = " · ".join(part for part in (step.what, _shape(step.shape)) if part) if step.what else ""
         boxes.append(Box(step.name, below, tuple(source + 1 for source in step.sources)))
-    return [*boxes, Box(exit_, sources=(len(boxes) - 1,), end=True)]
+    boxes.append(Box(exit_, sources=(len(boxes) - 1,), end=True))
+    return boxes, tuple(replace(repeat, first=repeat.first + 1, last=repeat.last + 1) for repeat in repeats)
 
 
 def _reached(steps: Sequence[Step]) -> list[Step]:
