@@ -18,6 +18,7 @@ from gptkit.core.hooks import hookimpl
 from gptkit.core.registry import Registry
 from gptkit.docs.figures.drawing import KINDS, figure
 from gptkit.docs.figures.files import Files, WrittenFile
+from gptkit.docs.figures.heat import Heat
 from gptkit.docs.figures.kinds import corpora, engines
 from gptkit.docs.figures.plot import Plot
 from gptkit.docs.figures.strips import Strips
@@ -142,6 +143,34 @@ def test_engine_shares_its_steps() -> None:
     for step in range(max(int(run.end) for runs in given for run in runs)):
         assert sum(run.begin == step for runs in given for run in runs) <= engines.MAX_BATCH
     assert any(run.color == 0 for _, runs in strips.rows for run in runs), "no request waits"
+
+
+def test_attention_to_chosen_blocks_shows_them(builtin: Registry) -> None:
+    drawn = figure(builtin.component("attention", "block-sparse"), builtin)
+    assert drawn is not None
+    pattern, windowed, _ = drawn.panels
+    assert isinstance(pattern, Heat)
+    assert isinstance(windowed, Heat)
+    assert "block_size 2, top_blocks 3, local_blocks 1" in drawn.caption
+    local, best = pattern.outlined
+    assert [row for row, _, _ in local.groups] == list(range(16)), "each query attends to its own block"
+    assert all(first == row // 2 * 2 for row, first, _ in local.groups)
+    for query in range(16):
+        chosen = [(first, count) for row, first, count in best.groups if row == query]
+        assert len(chosen) == min(2, query // 2)
+        assert all(first % 2 == 0 and count == 2 and first < query // 2 * 2 for first, count in chosen)
+    inside = {(row, first + at) for each in pattern.outlined for row, first, count in each.groups for at in range(count)}
+    shown = {(row, at) for row, values in enumerate(pattern.rows) for at, value in enumerate(values) if value}
+    assert shown == inside != {(row, at) for row in range(16) for at in range(row + 1)}
+    assert all(row - at < 5 for row, values in enumerate(windowed.rows) for at, value in enumerate(values) if value)
+
+
+def test_attention_to_chosen_keys_shows_their_number(builtin: Registry) -> None:
+    drawn = figure(builtin.component("attention", "sparse-latent"), builtin)
+    assert drawn is not None
+    pattern = drawn.panels[0]
+    assert isinstance(pattern, Heat)
+    assert [sum(bool(value) for value in row) for row in pattern.rows] == [min(5, query + 1) for query in range(16)]
 
 
 def test_corpus_shows_its_documents(builtin: Registry) -> None:

@@ -8,9 +8,24 @@ from dataclasses import dataclass
 from gptkit.docs.figures import elements
 from gptkit.docs.figures.figure import SMALL
 
-__all__ = ["Heat"]
+__all__ = ["Heat", "Outlined"]
 
 WIDTH = 340.0
+
+
+@dataclass(frozen=True)
+class Outlined:
+    """Groups of squares with an outline.
+
+    Attributes:
+        name: what they are, for the legend.
+        color: number of the color.
+        groups: row, first column and number of columns of each group.
+    """
+
+    name: str
+    color: int
+    groups: Sequence[tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,7 @@ class Heat:
         square: whether squares have equal sides; otherwise they fill a panel of common height.
         row_names: a name for some of the rows, by index.
         column_names: a name for some of the columns, by index.
+        outlined: groups of squares with an outline; they are not in the small form.
     """
 
     title: str
@@ -32,6 +48,7 @@ class Heat:
     square: bool = True
     row_names: Sequence[str] = ()
     column_names: Sequence[str] = ()
+    outlined: Sequence[Outlined] = ()
 
     def draw(self, key: str) -> str:
         """Return the matrix with names of rows and columns."""
@@ -46,6 +63,10 @@ class Heat:
         parts = self._squares(left, top, width, height)
         bottom = top + height * n_rows
         parts.append(elements.rect(left, top, width * n_columns, height * n_rows, "fg-frame"))
+        for each in self.outlined:
+            for row, column, count in each.groups:
+                x, y = left + column * width + 1, top + row * height + 1
+                parts.append(elements.rect(x, y, count * width - 2, height - 2, f"fg-o fg-{each.color}", rx=2.0))
         for index, name in enumerate(self.row_names):
             if name:
                 parts.append(elements.text(left - 5, top + height * (index + 0.5) + 4, name, "fg-t fg-end"))
@@ -56,6 +77,12 @@ class Heat:
         parts.append(elements.text(left + width * n_columns / 2, below, self.x, "fg-t fg-mid"))
         turn = f"rotate(-90 12 {elements.number((top + bottom) / 2)})"
         parts.append(elements.text(12, (top + bottom) / 2, self.y, "fg-t fg-mid", transform=turn))
+        x = left
+        for each in self.outlined:
+            parts.append(elements.rect(x + 1, below + 11, 14, 10, f"fg-o fg-{each.color}", rx=2.0))
+            parts.append(elements.text(x + 21, below + 20, each.name))
+            x += 34 + 6.4 * len(each.name)
+        below += 18 if self.outlined else 0
         return elements.drawing(WIDTH, below + 6, parts, title=self.title, description=self.description, key=key)
 
     def small(self) -> str:

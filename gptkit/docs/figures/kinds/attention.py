@@ -5,13 +5,15 @@ Shapes: B batch, H heads, T queries, S keys, E model width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
 from gptkit.core.component import Component
 from gptkit.core.registry import Registry
 from gptkit.docs.figures.figure import Figure, Panel
-from gptkit.docs.figures.heat import Heat
+from gptkit.docs.figures.heat import Heat, Outlined
 from gptkit.docs.figures.plot import Plot, Series
 from gptkit.docs.figures.subjects import first
 from gptkit.nn.attention.base import Attention
@@ -21,6 +23,11 @@ from gptkit.testing.subject import D_MODEL, VOCAB, Subject, stirred
 __all__ = ["draw"]
 
 TOKENS = 16
+_FEW: Mapping[str, Mapping[str, int]] = {
+    "top_blocks": {"block_size": 2, "top_blocks": 3, "local_blocks": 1, "index_heads": 1},
+    "top_k": {"top_k": 5},
+}
+"""Fields of attentions that choose keys, and values with which they choose among so few tokens."""
 
 
 def draw(cls: type[Component], registry: Registry) -> Figure:
@@ -28,15 +35,21 @@ def draw(cls: type[Component], registry: Registry) -> Figure:
     subject = first(cls, registry)
     companions = subject.companions()
     companion = "rotary" if "rotary" in companions else companions[0]
-    panels: list[Panel] = [_pattern(subject, companion, window=False)]
+    few = next((values for field, values in _FEW.items() if field in cls.model_fields), {})
+    few = {field: value for field, value in few.items() if field in cls.model_fields}
+    chosen = Subject(subject.spec.replace(**few), registry) if few else subject
+    panels: list[Panel] = [_pattern(chosen, companion, window=False)]
     if subject.windowed is not None:
-        panels.append(_pattern(subject, companion, window=True))
+        panels.append(_pattern(chosen, companion, window=True))
     panels.append(_cache(subject))
     drawn = "weights" if "weight" in panels[0].title else "gradients"
     caption = (
         f"{drawn.capitalize()} of the module for {TOKENS} random tokens, with random parameters and position {companion}. "
         "A row is a query; the causal mask leaves the upper triangle empty."
     )
+    if few:
+        values = ", ".join(f"{field} {value}" for field, value in few.items())
+        caption += f" Drawn with {values}, so that the choice of keys is visible: keys that are not chosen are empty."
     return Figure(panels, caption)
 
 
@@ -51,7 +64,8 @@ def _pattern(subject: Subject, companion: str, *, window: bool) -> Heat:
     kept = next(iter((forward.weights or {}).values()), None)
     suffix = ", window 5" if window else ""
     if kept is not None:
-        return _heat(f"attention weights{suffix}", kept.detach()[0].abs().mean(0))
+        matrix_TS = kept.detach()[0].abs().mean(0)
+        return _heat(f"attention weights{suffix}", matrix_TS, _blocks(subject, matrix_TS))
     return _heat(f"influence of each token{suffix}", _influence(x_BTE, y_BTE))
 
 
@@ -66,12 +80,30 @@ def _influence(x_BTE: Tensor, y_BTE: Tensor) -> Tensor:
     return influence_TS / influence_TS.amax(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
-def _heat(title: str, matrix_TS: Tensor) -> Heat:
+def _blocks(subject: Subject, matrix_TS: Tensor) -> Sequence[Outlined]:
+    """Return the blocks of keys that queries attend to, local and chosen ones, if an attention chooses blocks."""
+    spec = subject.spec
+    if not hasattr(spec, "top_blocks"):
+        return ()
+    size = spec.block_size
+    local: list[tuple[int, int, int]] = []
+    best: list[tuple[int, int, int]] = []
+    for query in range(TOKENS):
+        for block in range(-(-TOKENS // size)):
+            count = int((matrix_TS[query, block * size : (block + 1) * size] > 0).sum())
+            if count:
+                first = block * size + int((matrix_TS[query, block * size :] > 0).nonzero()[0])
+                own = query // size - block < spec.local_blocks
+                (local if own else best).append((query, first, count))
+    return Outlined("local block", 3, local), Outlined("block with a top score", 2, best)
+
+
+def _heat(title: str, matrix_TS: Tensor, outlined: Sequence[Outlined] = ()) -> Heat:
     reach = [int((row > 0).sum()) for row in matrix_TS]
     names = ["" if (index + 1) % 4 and index else str(index + 1) for index in range(TOKENS)]
     described = f"The last of {TOKENS} tokens reads {reach[-1]} tokens, the first one {reach[0]}."
     rows = [[value or None for value in row] for row in matrix_TS.tolist()]
-    return Heat(title, "key", "query", rows, described, row_names=names, column_names=names)
+    return Heat(title, "key", "query", rows, described, row_names=names, column_names=names, outlined=outlined)
 
 
 def _cache(subject: Subject) -> Plot:
