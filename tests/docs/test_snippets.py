@@ -308,6 +308,18 @@ def test_errors_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert re.search(pattern, printed, re.MULTILINE), (line, printed)
 
 
+@pytest.mark.parametrize(("source", "image"), [("mine.yaml", "architecture"), ("gpt2", "gpt2")])
+def test_diagrams_of_the_readme_are_drawn_as_today(
+    source: str, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this fails, write the file again: `gptkit show SPEC --svg docs/images/FILE`."""
+    (spec,) = [block for block in blocks("README") if block.role == "spec"]
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(spec.text, encoding="utf-8")
+    caller()("show", source, "--svg", "drawn.svg")
+    assert Path("drawn.svg").read_text(encoding="utf-8") == (ROOT / f"docs/images/{image}.svg").read_text(encoding="utf-8")
+
+
 def test_layout_lists_the_packages() -> None:
     (block,) = [block for block in blocks("docs/architecture") if block.first == "gptkit/"]
     named = set(re.findall(r"^  (\w+)/ ", block.text, re.MULTILINE))
