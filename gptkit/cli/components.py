@@ -9,7 +9,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import complete_kinds, complete_names
-from gptkit.core.errors import GptkitError
+from gptkit.core.errors import GptkitError, UnknownComponentError
 from gptkit.core.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _refuse_name(registry: Registry, name: str) -> None:
         raise GptkitError(
             f"{name} is a section of spec files, which has no contract", hint=f"Its fields: gptkit components {name}."
         )
-    raise GptkitError(
+    raise UnknownComponentError(
         f"unknown kind {shortened(name)!r}; {did_you_mean(name, [*registry.kinds(), *_sections()])}",
         hint="Sections of spec files: " + ", ".join(_sections()) + ".",
     )
@@ -110,7 +110,8 @@ def _kinds(registry: Registry) -> None:
     rows = [[kind, ", ".join(registry.names(kind))] for kind in registry.kinds()]
     console.stdout().print(console.table([("kind", {"style": "cyan", "no_wrap": True}), "components"], rows))
     console.note("\nfor details: gptkit components KIND, gptkit components KIND NAME", style="dim")
-    console.note(f"for the fields of a section of spec files: gptkit components {' | '.join(_sections())}", style="dim")
+    # The names of all sections would require the classes of whole spec files.
+    console.note("for the fields of spec files and their sections: gptkit components spec", style="dim")
 
 
 def _kind(registry: Registry, kind: str) -> None:

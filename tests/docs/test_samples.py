@@ -38,5 +38,5 @@ def test_sample_of_drift_has_the_columns_of_the_command(capsys: pytest.CaptureFi
     page = (DOCS / "families.md").read_text(encoding="utf-8")
     header = page.split("$ gptkit drift")[1].splitlines()[1].split()
     reading = SimpleNamespace(part="embedding", name="token", external="", distance=0.0)
-    drift._print(cast("Any", SimpleNamespace(readings=[reading], first=None, tolerance=1e-5)), every=True)
+    drift._print(cast("Any", SimpleNamespace(readings=[reading], first=None, tolerance=1e-5, remark="")), every=True)
     assert capsys.readouterr().out.splitlines()[0].split() == header

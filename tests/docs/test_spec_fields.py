@@ -31,7 +31,8 @@ def test_sections_are_those_that_the_json_schema_nests() -> None:
     schema = ExperimentSpec.model_json_schema()
     known = {section.cls.__name__ for section in sections(ExperimentSpec).values()}
     components = {cls.__name__ for cls in _subclasses(Component)}
-    assert set(schema["$defs"]) - components == known - {"ExperimentSpec"}
+    # A block has the name of a section's class.
+    assert set(schema["$defs"]) - (components - known) == known - {"ExperimentSpec"}
 
 
 def _subclasses(cls: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -67,7 +68,8 @@ def test_the_command_lists_the_fields_of_a_section(call: Call, name: str) -> Non
 
 
 def test_the_command_names_the_sections(call: Call) -> None:
-    assert f"gptkit components {ROOT} | model | model.layers | training |" in " ".join(call("components").stderr.split())
+    assert f"gptkit components {ROOT}" in call("components").stderr
+    assert "gptkit components model | training" in call("components", ROOT).stderr
     failed = " ".join(call("components", "trainig", code=2).stderr.split())
     assert "unknown kind 'trainig'; did you mean 'training'?" in failed
     assert "Sections of spec files: spec, model," in failed

@@ -54,6 +54,7 @@ const Outline = (() => {
     for (const name of [...order, ...names.filter(name => !(name in phrases))]) {
       const value = component[name], field = fields[name];
       if (hidden.includes(name) || (name === "d_embedding" && value === width)) continue;
+      if (["n_groups", "top_groups"].includes(name) && component.n_groups === 1) continue;
       const isComponent = field.kind && !field.list && value !== null && typeof value === "object";
       if (isComponent) {
         if (!always.includes(name) && isDefault(field.kind, value, field.default)) continue;
@@ -186,7 +187,7 @@ const Outline = (() => {
       notes.push(`linear: ${layer.linear.name}${inner ? ` (${inner})` : ""}`);
     }
     const attention = box("attention", "attention", layer.attention, 0);
-    attention.facts.push(...relative(layer));
+    attention.facts = [...unrotated(layer, attention.facts), ...relative(layer)];
     attention.shapes = heads(layer.attention);
     const feedforward = box("feedforward", "feedforward", layer.feedforward, 0), norm = box("norm", "norm", layer.norm, 0);
     if (Number.isInteger(layer.feedforward.d_hidden)) {
@@ -209,6 +210,14 @@ const Outline = (() => {
     };
   }
 
+  /** Phrases of an attention, with other words for the features that the layer's position does not rotate. */
+  function unrotated(layer, texts) {
+    const size = layer.attention.d_rotary;
+    if (!Number.isInteger(size) || kinds.position[layer.position.name].uses.includes("rotate")) return texts;
+    const rotated = phrases.d_rotary.replace("{}", number(size));
+    return texts.map(text => text === rotated ? `${number(size)} features of a shared key` : text);
+  }
+
   function relative(layer) {
     const uses = kinds.position[layer.position.name].uses.filter(hook => hook !== "embed");
     if (!uses.length) {
@@ -219,10 +228,22 @@ const Outline = (() => {
   }
 
   function heads(attention) {
-    const {n_heads, d_head} = attention, n_kv_heads = attention.n_kv_heads ?? n_heads;
+    const {n_heads, d_head, d_state} = attention, n_kv_heads = attention.n_kv_heads ?? n_heads;
     if (n_heads === undefined || n_heads === null || d_head === undefined || d_head === null) return "";
-    if (n_kv_heads === n_heads) return `q, k, v: (B, ${n_heads}, T, ${d_head})`;
-    return `q: (B, ${n_heads}, T, ${d_head}) · k, v: (B, ${n_kv_heads}, T, ${d_head})`;
+    // Keys write to a state, and queries read it.
+    const groups = [attention.n_groups ?? n_heads, d_state], state = d_state !== undefined && d_state !== null;
+    if (state) return tensors({q: groups, k: groups, v: [n_heads, d_head]});
+    return tensors({q: [n_heads, d_head], k: [n_kv_heads, d_head], v: [n_kv_heads, attention.d_value || d_head]});
+  }
+
+  /** Tensors (B, heads, T, features) by name, those of one shape together. */
+  function tensors(shapes) {
+    const names = new Map();
+    for (const [name, [n, size]] of Object.entries(shapes)) {
+      const shape = `(B, ${n}, T, ${size})`;
+      names.set(shape, [...(names.get(shape) || []), name]);
+    }
+    return [...names].map(([shape, same]) => `${same.join(", ")}: ${shape}`).join(" · ");
   }
 
   function ofLink(link) {

@@ -18,7 +18,7 @@ __all__ = ["Gemma4Family"]
 
 
 class Gemma4Family(GemmaDecoder):
-    """Gemma 4 (text): wide heads in full layers, normalized values, shared keys and values, layer embeddings,"""
+    """Gemma 4 (text): wide heads in full layers, normalized values, shared keys and values, layer embeddings, experts."""
 
     name: Literal["gemma4"] = "gemma4"
     model_type: ClassVar[str] = "gemma4_text"
