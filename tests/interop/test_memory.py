@@ -57,6 +57,9 @@ def test_conversion_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     assert own < 0.4 * size
 
 
+IMPORTS = 24 * 2**20
+"""Bytes of modules that are imported during the measurement, whatever the size of the model."""
+
 ADAPTED = """
 import sys
 from gptkit.interop.conversion import families
@@ -85,7 +88,7 @@ def test_export_with_adapters_merges_one_projection_at_a_time(tmp_path: Path, dt
     # Merged in fp32, whatever the file has.
     size = sum(entry.bytes for entry in native_model(RunDirectory(run)).tensors.entries.values())
     assert size > 120 * 2**20
-    assert int(done.stdout) < 0.4 * size
+    assert int(done.stdout) < 0.4 * size + IMPORTS
 
 
 SHARDED = """
@@ -144,4 +147,4 @@ def test_import_of_shards_needs_little_more_than_the_model(tmp_path: Path) -> No
     assert size > 600 * 2**20
     # The shards have half the size of the model in fp32.
     assert converted <= 0.4 * size / 2
-    assert loaded <= 1.15 * size
+    assert loaded <= 1.15 * size + IMPORTS
