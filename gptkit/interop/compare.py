@@ -101,7 +101,10 @@ def compare(
     family, config = family_of(external, registry)
     nested = config is not external.config
     reference = _reference(family, external, config if nested else None, _KERNELS.get(family.model_type, "eager"))
-    pairs = _Pairs(family, native, reference)
+    try:
+        pairs = _Pairs(family, native, reference)
+    except ExternalModelError as error:
+        raise ExternalModelError(f"{external.location}: {error.message}", hint=error.hint) from None
     n_ids, longest = min(native.vocab_size, reference.config.vocab_size), min(n_tokens, native.context_length)
     ids_BT = torch.randint(n_ids, (1, longest), generator=torch.Generator().manual_seed(0))
     readings = tuple(_read(pairs, native, reference, ids_BT))
