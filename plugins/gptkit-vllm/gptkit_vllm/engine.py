@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from gptkit.core.errors import GptkitError
-from gptkit.engines.engine import Engine, Progress, Score
-from gptkit.inference.request import Request, RequestState
+from gptkit.engines.engine import Progress, Score
+from gptkit.engines.foreign import ForeignEngine, Live, joined, seed_of
+from gptkit.inference.request import Request
 from gptkit.kinds.engine import EngineContext
 from gptkit_vllm.export import Export
 from gptkit_vllm.installation import load_vllm
@@ -29,20 +27,7 @@ _ALWAYS = {"detokenize": False, "ignore_eos": True}
 """Parameters of every request: texts are decoded, and end tokens found, by gptkit."""
 
 
-@dataclass
-class _Live:
-    """A request that was submitted and has not ended.
-
-    Attributes:
-        state: its state.
-        restarts: how often its text was shortened because it filled the context.
-    """
-
-    state: RequestState
-    restarts: int = 0
-
-
-class Vllm(Engine):
+class Vllm(ForeignEngine[str]):
     """Engine on vLLM's engine in this process, which receives and returns token ids.
 
     Texts are decoded here, so stop strings and end tokens are found here too, and the request is then aborted in vLLM.
@@ -56,6 +41,8 @@ class Vllm(Engine):
         GptkitError: vLLM cannot load the model; gives its reason.
     """
 
+    program = "vLLM"
+
     def __init__(self, spec: VllmEngineSpec, export: Export, context: EngineContext) -> None:
         limit = min(spec.context or export.context_length, export.context_length)
         tokenizer = context.tokenizer
@@ -63,87 +50,42 @@ class Vllm(Engine):
         self._vllm = load_vllm()
         self._llm: Any = _open(self._vllm, spec, export, limit, context)
         self._numbers = itertools.count()
-        self._waiting: deque[_Live] = deque()
-        self._running: dict[str, _Live] = {}
-        self._ended: list[RequestState] = []
         self._held: list[Any] = []
         """Outputs of requests that a step for another purpose returned."""
 
     def check(self, request: Request) -> None:
-        outside = next((token for token in request.prompt_ids if not 0 <= token < self.vocab_size), None)
-        if outside is not None:
-            raise GptkitError(
-                f"the prompt contains token {outside}, but the model's vocabulary has {self.vocab_size} tokens",
-                hint="Use the model's tokenizer.",
-            )
-        if request.trace:
-            raise GptkitError("vLLM does not report what each sampler left", hint="Trace with --engine native.")
+        super().check(request)
+        if request.max_new_tokens:
+            self._sampling(request, self._fields(request), request.max_new_tokens, 0)
+
+    def check_samplers(self, request: Request) -> None:
         fields = self._fields(request)
-        end_id = self.tokenizer.end_id
-        if "min_tokens" in fields and end_id not in request.stop_ids:
+        if "min_tokens" in fields and self.tokenizer.end_id not in request.stop_ids:
             raise GptkitError(
                 "sampler 'min-length' with vLLM: vLLM excludes the tokens that end a text, and this one does not end there",
                 hint="Let the end token end the text, or use --engine native.",
             )
-        n_prompt = len(request.prompt_ids)
-        if request.overflow == "stop" and n_prompt >= self.context_length:
-            raise GptkitError(
-                f"the prompt has {n_prompt:,} tokens, and vLLM's context {self.context_length:,} with the next one",
-                hint='Shorten it, or choose overflow="slide", which uses its last part.',
-            )
-        if (
-            n_prompt + request.max_new_tokens > self.context_length
-            and request.overflow == "slide"
-            and stateful(request.sampler)
-        ):
-            raise GptkitError(
-                f"the text may exceed the context of {self.context_length:,} tokens, and vLLM's penalties then forget "
-                "what they have seen",
-                hint="Lower the number of new tokens, choose overflow stop, or use --engine native.",
-            )
-        if request.max_new_tokens:
-            self._sampling(request, fields, request.max_new_tokens, 0)
 
-    def submit(self, request: Request) -> RequestState:
-        self.check(request)
-        state = RequestState(request, self.tokenizer)
-        if request.max_new_tokens == 0:
-            state.end("length")
-            self._ended.append(state)
-        else:
-            self._waiting.append(_Live(state))
-            self._admit()
-        return state
-
-    def cancel(self, state: RequestState) -> None:
-        self._waiting = deque(live for live in self._waiting if live.state is not state)
-        self._ended = [each for each in self._ended if each is not state]
-        for name, live in list(self._running.items()):
-            if live.state is state:
-                self._abort(name)
-        if state.finish is None:
-            state.end("interrupted")
+    def forgets(self, request: Request) -> bool:
+        return stateful(request.sampler)
 
     def step(self) -> list[Progress]:
-        progress = {state: Progress(state, finish=state.finish) for state in self._ended}
-        self._ended = []
-        self._admit()
+        progress = {state: Progress(state, finish=state.finish) for state in self.ended}
+        self.ended = []
+        self.admit()
         outputs, self._held = self._held, []
-        if self._running and not outputs:
+        if self.running and not outputs:
             outputs = self._engine.step()
         for output in outputs:
-            live = self._running.get(output.request_id)
+            live = self.running.get(output.request_id)
             each = None if live is None else self._advance(output, live)
             if each is not None:
-                progress[each.state] = _joined(progress.get(each.state), each)
-        self._admit()
+                progress[each.state] = joined(progress.get(each.state), each)
+        self.admit()
         return list(progress.values())
 
     def score(self, ids: Sequence[int], top: int = 0) -> list[Score]:
-        if len(ids) > self.context_length:
-            raise GptkitError(
-                f"the text has {len(ids):,} tokens, and vLLM's context {self.context_length:,}", hint="Shorten it."
-            )
+        self.require_fits(len(ids))
         if len(ids) < 2:
             return []
         # The last token is generated, since a prompt has to leave room for one.
@@ -163,22 +105,8 @@ class Vllm(Engine):
                     return [_score(each, token, top) for each, token in zip(entries, ids[1:], strict=True)]
 
     def reset(self) -> None:
-        for name in list(self._running):
-            self._abort(name)
-        self._waiting.clear()
-        self._ended, self._held = [], []
-
-    @property
-    def idle(self) -> bool:
-        return not (self._waiting or self._running or self._ended)
-
-    @property
-    def n_running(self) -> int:
-        return len(self._running)
-
-    @property
-    def n_waiting(self) -> int:
-        return len(self._waiting)
+        super().reset()
+        self._held = []
 
     def close(self) -> None:
         if self._llm is not None:
@@ -215,30 +143,21 @@ class Vllm(Engine):
         if request.log_probabilities is not None:
             fields["logprobs"] = max(1, min(request.log_probabilities, self.vocab_size))
         kind = self._vllm.sampling_params.RequestOutputKind.DELTA
-        return self._parameters(max_tokens=remaining, seed=_seed(request, restarts), output_kind=kind, **fields)
+        return self._parameters(max_tokens=remaining, seed=seed_of(request, restarts) >> 1, output_kind=kind, **fields)
 
     def _add(self, prompt: list[int], sampling: Any) -> str:
         name = str(next(self._numbers))
         self._engine.add_request(name, {"prompt_token_ids": prompt}, sampling)
         return name
 
-    def _abort(self, name: str) -> None:
-        del self._running[name]
-        self._engine.abort_request([name])
+    def start(self, live: Live, prompt: list[int]) -> str:
+        request = live.state.request
+        return self._add(prompt, self._sampling(request, self._fields(request), live.state.remaining, live.restarts))
 
-    def _admit(self) -> None:
-        while self._waiting and len(self._running) < self.max_batch:
-            self._start(self._waiting.popleft())
+    def drop(self, handle: str) -> None:
+        self._engine.abort_request([handle])
 
-    def _start(self, live: _Live) -> None:
-        state = live.state
-        request, limit = state.request, self.context_length
-        # One token has to fit after the prompt.
-        prompt = state.history[-(limit - 1) :] if live.restarts == 0 else state.history[-max(1, limit // 2) :]
-        sampling = self._sampling(request, self._fields(request), state.remaining, live.restarts)
-        self._running[self._add(prompt, sampling)] = live
-
-    def _advance(self, output: Any, live: _Live) -> Progress | None:
+    def _advance(self, output: Any, live: Live) -> Progress | None:
         """Add the tokens of an output to its request."""
         state = live.state
         before, text = state.n_generated, ""
@@ -252,46 +171,20 @@ class Vllm(Engine):
             score = None if wanted is None else _score(completion.logprobs[place], token, wanted)
             text += state.append(token, None if score is None else (score.log_probability, list(score.top)))
         if output.finished:
-            del self._running[output.request_id]
+            del self.running[output.request_id]
             if state.finish is None and completion.finish_reason != "length":
                 text += state.fail(GptkitError(f"vLLM ended the text with the reason {completion.finish_reason!r}"))
         elif state.finish is not None:
-            self._abort(output.request_id)
+            self.remove(output.request_id)
         if output.finished and state.finish is None:
-            # The text fills the context.
-            if state.request.overflow == "slide":
-                live.restarts += 1
-                self._start(live)
-            else:
-                text += state.end("length")
-        ids = tuple(state.history[len(state.request.prompt_ids) + before :])
-        if not ids and not text and state.finish is None:
-            return None
-        scores = tuple(
-            Score(value, tuple(best))
-            for value, best in zip(state.log_probabilities[before:], state.top_log_probabilities[before:], strict=True)
-        )
-        return Progress(state, ids, scores, text, state.finish, state.error)
-
-
-def _joined(first: Progress | None, second: Progress) -> Progress:
-    """Return the progress of two outputs of a request as one."""
-    if first is None:
-        return second
-    ids, scores = first.ids + second.ids, first.scores + second.scores
-    return Progress(first.state, ids, scores, first.text + second.text, second.finish, second.error)
+            text += self.filled(live)
+        return self.progress(state, before, text)
 
 
 def _score(entries: Mapping[int, Any], token: int, top: int) -> Score:
     """Return the log-probabilities at one position, of which vLLM returns those of the best tokens and of the given one."""
     ordered = sorted(((number, float(each.logprob)) for number, each in entries.items()), key=lambda pair: -pair[1])
     return Score(float(entries[token].logprob), tuple(ordered[:top]))
-
-
-def _seed(request: Request, restarts: int) -> int:
-    """Return the seed of vLLM's random numbers."""
-    digest = hashlib.sha256(f"{request.seed}/{request.stream}/{restarts}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def _open(vllm: Any, spec: VllmEngineSpec, export: Export, context_length: int, context: EngineContext) -> Any:
