@@ -125,6 +125,19 @@ class Engine(ABC):
     def n_waiting(self) -> int:
         """Number of requests that are queued."""
 
+    def require_known(self, ids: Sequence[int]) -> None:
+        """Check that the tokens of a prompt are in the vocabulary.
+
+        Raises:
+            GptkitError: one is not.
+        """
+        outside = next((token for token in ids if not 0 <= token < self.vocab_size), None)
+        if outside is not None:
+            raise GptkitError(
+                f"the prompt contains token {outside}, but the model's vocabulary has {self.vocab_size} tokens",
+                hint="Use the model's tokenizer.",
+            )
+
     @property
     def n_drafted(self) -> int:
         """Number of tokens that a drafter proposed so far (speculative decoding); 0 without one."""

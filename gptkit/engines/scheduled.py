@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptkit.core.errors import GptkitError
 from gptkit.engines.engine import Engine, Progress, Score
 from gptkit.inference.chain import Chain
 from gptkit.inference.modes import evaluating
@@ -69,12 +68,7 @@ class Scheduled(Engine):
         return SpeculativeScheduler(self._model, self.tokenizer, self._drafter, **self._options)
 
     def check(self, request: Request) -> None:
-        outside = next((token for token in request.prompt_ids if not 0 <= token < self.vocab_size), None)
-        if outside is not None:
-            raise GptkitError(
-                f"the prompt contains token {outside}, but the model's vocabulary has {self.vocab_size} tokens",
-                hint="Use the model's tokenizer.",
-            )
+        self.require_known(request.prompt_ids)
         # Samplers are built when a request starts, together with those of others; their errors must not be met there.
         Chain(request.sampler, SamplerContext(min(self.vocab_size, self.tokenizer.vocab_size), 1, self.tokenizer), ["check"])
 

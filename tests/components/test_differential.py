@@ -15,6 +15,7 @@ from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
+from tests.support.learning import assert_learns
 
 E, T, D, V = 24, 9, 3, 31
 
@@ -129,20 +130,12 @@ def test_text_in_pieces_equals_one_call(position: str) -> None:
 def test_training_learns_to_repeat_a_token() -> None:
     """The target is the token that was three tokens earlier."""
     data = {"d_model": 32, "n_layers": 1, "context_length": 16, "attention": {"name": "differential", "n_heads": 2}}
-    model = GPT(data, 9, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(120):
+
+    def draw(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         ids = torch.randint(9, (16, 13), generator=generator)
-        targets = torch.cat((torch.full((16, 3), -100), ids[:, :-3]), dim=1)
-        loss = model(ids, targets).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 2
-    assert sum(losses[-5:]) / 5 < 0.5
+        return ids, torch.cat((torch.full((16, 3), -100), ids[:, :-3]), dim=1)
+
+    assert_learns(GPT(data, 9, seed=0), draw, steps=120)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from gptkit.model.plan import plan
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from gptkit.ops.exponential_gating import exponential_gating
+from tests.support.learning import assert_learns, repeated
 
 V = 31
 ATTENTION = {"name": "mlstm", "n_heads": 2, "d_key": 5, "d_value": 7}
@@ -216,23 +217,7 @@ def test_gradients_reach_every_parameter_from_the_initialization() -> None:
 
 
 def test_training_learns_to_repeat_a_distant_token() -> None:
-    """A token between fillers is repeated at a fixed distance; only its earlier occurrences determine the target."""
-    model = GPT({**LAYOUT, "n_layers": 1, "attention": ATTENTION}, 9, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(150):
-        tokens = torch.zeros(16, 13, dtype=torch.long)
-        tokens[:, ::6] = torch.randint(1, 9, (16, 1), generator=generator)
-        targets = torch.full((16, 12), -100)
-        targets[:, 11] = tokens[:, 12]
-        loss = model(tokens[:, :-1], targets).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 2
-    assert sum(losses[-5:]) / 5 < 0.5
+    assert_learns(GPT({**LAYOUT, "n_layers": 1, "attention": ATTENTION}, 9, seed=0), repeated(6), steps=150)
 
 
 def test_sizes_are_known_on_meta() -> None:

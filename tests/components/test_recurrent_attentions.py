@@ -13,6 +13,7 @@ from gptkit.files import validate_data
 from gptkit.model.gpt import GPT
 from gptkit.model.plan import plan
 from gptkit.model.spec import ModelSpec
+from tests.support.learning import assert_learns, repeated
 from tests.support.recurrences import RECURRENT, Recurrent, V, ids
 
 CASES = pytest.mark.parametrize("case", RECURRENT.values(), ids=RECURRENT)
@@ -62,23 +63,7 @@ def test_gradients_reach_every_parameter_from_the_initialization(case: Recurrent
 
 @CASES
 def test_training_learns_to_repeat_a_distant_token(case: Recurrent) -> None:
-    """A token between fillers is repeated at a fixed distance; only its earlier occurrences determine the target."""
-    model = GPT({**case.spec, "n_layers": 1}, 9, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(100):
-        tokens = torch.zeros(16, 13, dtype=torch.long)
-        tokens[:, ::6] = torch.randint(1, 9, (16, 1), generator=generator)
-        targets = torch.full((16, 12), -100)
-        targets[:, 11] = tokens[:, 12]
-        loss = model(tokens[:, :-1], targets).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 2
-    assert sum(losses[-5:]) / 5 < 0.5
+    assert_learns(GPT({**case.spec, "n_layers": 1}, 9, seed=0), repeated(6), steps=100)
 
 
 @CASES

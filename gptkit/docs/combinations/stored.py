@@ -6,13 +6,13 @@ components of plugins are measured when the pages are made, in the columns that 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from gptkit.core.registry import Registry
+from gptkit.docs.stored_file import read_stored
 
 __all__ = ["STORED", "Outcomes", "outcomes", "stored_data"]
 
@@ -67,8 +67,4 @@ def _named(attention: str, position: str) -> tuple[tuple[str, str], ...]:
 
 
 def _stored() -> Mapping[str, Any]:
-    try:
-        data = json.loads(STORED.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+    return read_stored(STORED)

@@ -7,7 +7,6 @@ components of plugins, are checked when the pages are made. A test checks all co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from gptkit.core.registry import Registry
 from gptkit.docs.digests import own_sources
+from gptkit.docs.stored_file import read_stored
 
 __all__ = ["LIBRARIES", "STORED", "current", "library_versions", "stored_data"]
 
@@ -97,8 +97,4 @@ def _read(known: Any, checks: list[str]) -> dict[str, str] | None:
 
 
 def _stored() -> Mapping[str, Any]:
-    try:
-        data = json.loads(STORED.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+    return read_stored(STORED)

@@ -8,7 +8,6 @@ are made, and fitted again where it does not agree. A test measures all of them 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +20,7 @@ from gptkit.core.registry import Registry
 from gptkit.docs.digests import own_sources
 from gptkit.docs.sizes.measuring import KINDS, Measured, Meter
 from gptkit.docs.sizes.polynomial import Polynomial, fit, points
+from gptkit.docs.stored_file import read_stored
 
 __all__ = ["NAMED", "QUANTITIES", "STORED", "Expression", "Fitted", "Sizes", "fitted", "sizes", "stored_data"]
 
@@ -226,11 +226,7 @@ def _named(meter: Meter) -> dict[str, int]:
 
 @cache
 def _stored() -> Mapping[str, Any]:
-    try:
-        data = json.loads(STORED.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
+    return read_stored(STORED)
 
 
 def _known(data: Any) -> Fitted | None:

@@ -14,7 +14,7 @@ import xllamacpp
 
 from gptkit.core.errors import GptkitError
 from gptkit.engines.engine import Progress, Score
-from gptkit.engines.foreign import ForeignEngine, Live, joined, seed_of
+from gptkit.engines.external import ExternalEngine, Live, joined, seed_of
 from gptkit.inference.request import Request, RequestState
 from gptkit.kinds.engine import EngineContext
 from gptkit_llamacpp.job import Job, News, error_of, score_of
@@ -31,7 +31,7 @@ _FORCED = 1e9
 """Bias with which a token is certainly the next one."""
 
 
-class LlamaCpp(ForeignEngine[Job]):
+class LlamaCpp(ExternalEngine[Job]):
     """Engine on a server of xllamacpp in this process, which computes several completions at once in its own threads.
 
     Args:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from gptkit.core.errors import GptkitError
 from gptkit.engines.engine import Progress, Score
-from gptkit.engines.foreign import ForeignEngine, Live, joined, seed_of
+from gptkit.engines.external import ExternalEngine, Live, joined, seed_of
 from gptkit.inference.request import Request
 from gptkit.kinds.engine import EngineContext
 from gptkit_vllm.export import Export
@@ -27,7 +27,7 @@ _ALWAYS = {"detokenize": False, "ignore_eos": True}
 """Parameters of every request: texts are decoded, and end tokens found, by gptkit."""
 
 
-class Vllm(ForeignEngine[str]):
+class Vllm(ExternalEngine[str]):
     """Engine on vLLM's engine in this process, which receives and returns token ids.
 
     Texts are decoded here, so stop strings and end tokens are found here too, and the request is then aborted in vLLM.

@@ -13,7 +13,7 @@ from gptkit.engines.engine import Engine, Progress, Score
 from gptkit.inference.request import Request, RequestState
 from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["ForeignEngine", "Live", "joined", "seed_of"]
+__all__ = ["ExternalEngine", "Live", "joined", "seed_of"]
 
 Handle = TypeVar("Handle")
 
@@ -31,7 +31,7 @@ class Live:
     restarts: int = 0
 
 
-class ForeignEngine(Engine, Generic[Handle]):
+class ExternalEngine(Engine, Generic[Handle]):
     """Queue, limits and progress of requests that another program computes.
 
     A subclass defines `program`, `check_samplers`, `forgets`, `start`, `drop`, `step` and `score`. Texts are decoded, and
@@ -77,12 +77,7 @@ class ForeignEngine(Engine, Generic[Handle]):
         """End a running request in the program."""
 
     def check(self, request: Request) -> None:
-        outside = next((token for token in request.prompt_ids if not 0 <= token < self.vocab_size), None)
-        if outside is not None:
-            raise GptkitError(
-                f"the prompt contains token {outside}, but the model's vocabulary has {self.vocab_size} tokens",
-                hint="Use the model's tokenizer.",
-            )
+        self.require_known(request.prompt_ids)
         if request.trace:
             raise GptkitError(f"{self.program} does not report what each sampler left", hint="Trace with --engine native.")
         self.check_samplers(request)
