@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gptkit.core.errors import FileError
 
-__all__ = ["cache_directory", "expand_home", "real", "require_utf8"]
+__all__ = ["cache_directory", "expand_home", "is_own", "real", "require_utf8"]
 
 
 def cache_directory() -> Path:
@@ -40,6 +40,17 @@ def expand_home(written: str, field: str) -> Path:
             f"{field}: {written}: the system has no home directory for {Path(written).parts[0]}",
             hint="Give the whole path; a directory whose name begins with ~ is written ./~name.",
         ) from None
+
+
+def is_own(path: Path) -> bool:
+    """Return whether a path is the user's, and nobody else may write to it, so that code in it can be executed."""
+    if not hasattr(os, "getuid"):
+        return True
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def real(path: Path) -> Path:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gptkit.core.paths import cache_directory
+from gptkit.core.paths import cache_directory, is_own
 from gptkit.core.sealed import seal, unseal
 
 __all__ = ["Store"]
@@ -53,7 +53,7 @@ class Store:
     def find(self, key: str) -> Path | None:
         """The entry's directory; None if there is none."""
         entry = self.directory / key
-        if not (entry / "inputs.json").is_file() or not self._is_own(self.directory) or not self._is_own(entry):
+        if not (entry / "inputs.json").is_file() or not is_own(self.directory) or not is_own(entry):
             return None
         if not _is_sound(entry):
             shutil.rmtree(entry, ignore_errors=True)
@@ -82,7 +82,7 @@ class Store:
             OSError: the cache directory cannot be written, or belongs to another user.
         """
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not self._is_own(self.directory):
+        if not is_own(self.directory):
             raise PermissionError(f"{self.directory} belongs to another user, or others may write to it")
         lock = self.directory / f"{key}.lock"
         with contextlib.suppress(OSError):
@@ -117,17 +117,6 @@ class Store:
         stale = [path for path in unfinished if time.time() - path.stat().st_mtime > _STALE]
         for path in (*entries[:-_KEPT], *stale):
             shutil.rmtree(path, ignore_errors=True)
-
-    @staticmethod
-    def _is_own(path: Path) -> bool:
-        """Whether the path is the user's, and nobody else may write to it."""
-        if not hasattr(os, "getuid"):
-            return True
-        try:
-            status = path.stat()
-        except OSError:
-            return False
-        return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def _is_sound(entry: Path) -> bool:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import gptkit
 from gptkit.core.atomic import writing
-from gptkit.core.errors import ExternalModelError
-from gptkit.core.paths import cache_directory, expand_home
+from gptkit.core.errors import ExternalModelError, FileError
+from gptkit.core.paths import cache_directory, expand_home, is_own
 from gptkit.engines.exports import export_key, keep_newest, with_token_rows
 from gptkit.interop.formats.hugging_face.generated import generate_code
 from gptkit.interop.formats.hugging_face.writing import write_directory
@@ -51,18 +51,21 @@ def exported(spec: VllmEngineSpec, context: EngineContext) -> Export:
     Raises:
         ExternalModelError: no family expresses the model, and vLLM cannot run its generated code; gives the reason, and the
             hint names the native engine.
-        FileError: the directory cannot be written.
+        FileError: the directory cannot be written, or may have been changed by other users.
     """
     model = with_token_rows(context.native_model(), context.tokenizer.vocab_size)
     parent = cache_directory() / "vllm" if spec.directory is None else expand_home(spec.directory, "directory")
     target = parent / f"gptkit-{export_key(model, _VERSION, gptkit.__version__)}"
     with writing(parent):
-        if not target.exists():
+        if target.exists():
+            _require_own(target)
+        else:
             _require_contract(model, context.directory)
             parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=".gptkit-", dir=parent) as temporary:
                 made = Path(temporary) / target.name
                 write_directory(model, made)
+                made.chmod(0o700)
                 _place(made, target)
         os.utime(target)
         keep_newest((path for path in parent.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()), spec.keep)
@@ -76,6 +79,15 @@ def _place(made: Path, target: Path) -> None:
     except OSError:
         if not target.is_dir():
             raise
+
+
+def _require_own(target: Path) -> None:
+    """Raise if an earlier export, whose code vLLM executes, is another user's or may be changed by others."""
+    if not is_own(target):
+        raise FileError(
+            f"{target} belongs to another user, or others may write to it, and vLLM would execute code in it",
+            hint="Set the engine's directory to one of your own.",
+        )
 
 
 def _require_contract(model: NativeModel, run: Path) -> None:

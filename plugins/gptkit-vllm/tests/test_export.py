@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from vllm_runs import ALIBI, finished, make_run, opened, request
 
 import gptkit
-from gptkit.core.errors import ExternalModelError
+from gptkit.core.errors import ExternalModelError, FileError
 
 
 def test_later_starts_do_not_read_the_weights(
@@ -28,6 +29,17 @@ def test_later_starts_do_not_read_the_weights(
     with opened(run, directory=str(tmp_path)) as engine:
         assert finished(engine, request(run))[0].n_generated == 12
     assert (directory / "config.json").stat().st_ino == written
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions of POSIX")
+def test_exports_that_others_may_change_are_refused(run: gptkit.Run, vllm: Any, tmp_path: Path) -> None:
+    with opened(run, directory=str(tmp_path)):
+        pass
+    (directory,) = tmp_path.glob("gptkit-*")
+    assert directory.stat().st_mode & 0o777 == 0o700
+    directory.chmod(0o777)
+    with pytest.raises(FileError, match="others may write to it"), opened(run, directory=str(tmp_path)):
+        pass
 
 
 def test_exports_are_bounded_and_other_files_kept(run: gptkit.Run, vllm: Any, tmp_path: Path) -> None:
