@@ -24,9 +24,21 @@ _FILLED = {"expand", "fill_", "normal_", "repeat", "reshape", "uniform_", "unsqu
 _ELEMENTWISE = {"clone", "cos", "cumsum", "exp", "expm1", "float", "log", "log1p", "neg", "pow", "sin", "sqrt"}
 _METHODS = _FILLED | _ELEMENTWISE
 """Methods of tensors that may be called."""
+
+
+def _range(*bounds: int) -> range:
+    result = range(*bounds)
+    if len(result) > _LONGEST:
+        raise UnreadableError(f"range{bounds} is too long")
+    return result
+
+
 _BUILT_IN: dict[str, Callable[..., Any]] = {
-    each.__name__: each
-    for each in (abs, bool, dict, enumerate, float, hasattr, int, len, list, max, min, range, round, sum, tuple, zip)
+    "range": _range,
+    **{
+        each.__name__: each
+        for each in (abs, bool, dict, enumerate, float, hasattr, int, len, list, max, min, round, sum, tuple, zip)
+    },
 }
 _OPERATORS: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -273,6 +285,8 @@ class _Reader:
             for item in (self.value(each.value, scope) if isinstance(each, ast.Starred) else [self.value(each, scope)])
         ]
         named = {each.arg: self.value(each.value, scope) for each in node.keywords if each.arg is not None}
+        if "device" in named:  # only tensors without storage are created
+            raise _unread(node)
         if name == "super().__init__":
             return scope[name](*arguments, **named)
         if name == "refer":  # a module that layers share; its weights are those of the model alone
