@@ -16,8 +16,10 @@ from gptkit.components.feedforward.mlp import MLPSpec
 from gptkit.components.feedforward.single_layer import SingleLayerSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.model.gpt import GPT
 from gptkit.nn.feedforward import FeedForward
 from gptkit.nn.forward import Forward
+from tests.support.learning import assert_learns, repeated
 
 B, T, E = 2, 5, 24
 CONTEXT = BuildContext(d_model=E, context_length=8, n_layers=2)
@@ -235,3 +237,11 @@ def test_single_layer_equals_the_layer_before_modernberts_vocabulary() -> None:
     actual = built(SingleLayerSpec())
     reference.dense.load_state_dict({name.split(".")[1]: value for name, value in actual.state_dict().items()})
     torch.testing.assert_close(F.layer_norm(actual(inputs(), FORWARD), (E,), eps=1e-3), reference(inputs()))
+
+
+def test_training_with_a_single_layer_learns() -> None:
+    last = {"block": {"name": "single-branch", "branch": "feedforward", "shortcut": False}, "feedforward": "single-layer"}
+    layers = [{"repeat": 2}, last]
+    spec = {"d_model": 24, "n_layers": 3, "context_length": 16, "position": "rotary", "layers": layers}
+    attention = {"name": "multi-head", "n_heads": 2, "d_head": 12}
+    assert_learns(GPT({**spec, "attention": attention}, 9, seed=0), repeated(6), steps=150)

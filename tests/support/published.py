@@ -724,7 +724,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
         rope_theta=12000000.0,
         rope_scaling=LLAMA3,
     ),
-    "diffllama-1b": like_llama("diffllama", "32000 2048 8192 16 32 32 2048", rms_norm_eps=1e-5, rope_theta=10000.0),
+    "diffllama-1b": like_llama(
+        "diffllama",
+        "128256 2048 8192 16 32 8 131072",
+        head_dim=64,
+        rms_norm_eps=1e-5,
+        rope_theta=500000.0,
+        rope_scaling={**LLAMA3, "factor": 32.0},
+        tie_word_embeddings=True,
+    ),
     "dots.llm1": like_llama(
         "dots1",
         "152064 4096 10944 62 32 32 32768",
