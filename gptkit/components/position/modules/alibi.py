@@ -56,7 +56,9 @@ class AlibiPosition(Position):
     def _rounded_bias(query_positions: Tensor, key_positions: Tensor, slopes: list[float], factor: float) -> Tensor:
         slopes_H1 = torch.tensor(slopes, device=key_positions.device).bfloat16()[:, None]
         # A term per key: a term that is equal for all keys of a query would cancel in the softmax, so it is not subtracted.
-        term = (slopes_H1 * key_positions[..., None, :]).float() * factor
+        # The product of two bf16 numbers is exact in fp32, and ONNX Runtime multiplies fp32 only.
+        product = slopes_H1.float() * key_positions[..., None, :].bfloat16().float()
+        term = product.bfloat16().float() * factor
         n_queries = query_positions.shape[-1]
         term_BH1S = term[:, :, None] if term.dim() == 3 else term[None, :, None]
         return term_BH1S.expand(-1, -1, n_queries, -1)
