@@ -12,6 +12,7 @@ import typer
 
 import gptkit
 from gptkit.cli.failures import Command, Commands, debugging
+from gptkit.core.diagnostics import Diagnostics
 
 __all__ = ["app", "main"]
 
@@ -115,6 +116,8 @@ def main() -> None:
         # Characters that the terminal cannot encode are replaced by question marks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if sys.stderr is not None:
+        sys.stderr = Diagnostics(sys.stderr)
     if debugging():
         import faulthandler
 

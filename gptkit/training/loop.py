@@ -142,7 +142,7 @@ class Trainer:
         self._saver.step = self.step
 
     def run(self) -> None:
-        """Train to the last step, or until SIGINT or SIGTERM, and save a checkpoint of the last completed step.
+        """Train to the last step, or until SIGINT, SIGTERM or SIGHUP, and save a checkpoint of the last completed step.
 
         Afterwards the model has the weights to evaluate with, if a callback provides some.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch import nn
 
+from gptkit.core.diagnostics import Diagnostics
 from gptkit.kinds.callback import Callback, Training
 from gptkit.kinds.tracker import TrainingStart
 from gptkit.model.tree import count
@@ -33,7 +35,7 @@ class ConsoleProgress(Callback):
     """Print a line for each validation and the samples of text; in a terminal also a live progress bar.
 
     Args:
-        console: the console; by default stderr.
+        console: the console; by default stderr, whose failures are ignored.
         resume_command: the command that resumes the run, with `{directory}` for the run directory.
 
     Attributes:
@@ -41,7 +43,7 @@ class ConsoleProgress(Callback):
     """
 
     def __init__(self, console: Console | None = None, resume_command: str = "gptkit train --resume {directory}") -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(file=cast("IO[str]", Diagnostics()))
         self.summary: SummaryFile | None = None
         self._resume_command = resume_command
         self._shown: dict[str, str] = {}

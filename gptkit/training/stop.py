@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one finishes the step and saves, the second one stops immediately."""
+"""Ctrl-C, SIGTERM and a closed terminal: the first signal finishes the step and saves, the second one stops immediately."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 __all__ = ["StopRequest"]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class StopRequest:
-    """A context in which SIGINT and SIGTERM request a stop; true once one was received.
+    """A context in which SIGINT, SIGTERM and SIGHUP request a stop; true once one was received.
 
-    Outside the main thread, where signals cannot be caught, it stays false.
+    SIGHUP, which a process receives when its terminal or connection is closed, stays ignored if it is (by `nohup`). Outside
+    the main thread, where signals cannot be caught, it stays false.
 
     Args:
         several: several processes were launched, each of which receives one Ctrl-C from the terminal and from the
@@ -34,7 +35,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS if not _is_ignored(number)}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -44,8 +45,15 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        if number == getattr(signal, "SIGHUP", None) and self._requested:
+            return  # the shell and the terminal may send one each
         if self._requested and not (self._several and now - self._requested_at < 1):
             raise KeyboardInterrupt
         if not self._requested:
             self._requested_at = now
         self._requested = True
+
+
+def _is_ignored(number: signal.Signals) -> bool:
+    """Return whether the process was started with `nohup`."""
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN

@@ -282,6 +282,18 @@ def test_second_signal_stops_immediately(make_trainer: MakeTrainer) -> None:
     assert diary.events[-1] == ("end", 6)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of POSIX")
+@pytest.mark.parametrize("ignored", [False, True])
+def test_closed_terminal_stops_once_unless_ignored(make_trainer: MakeTrainer, ignored: bool) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        trainer = make_trainer(callbacks=[SignalAt(6, signal.SIGHUP, times=2)])  # of the shell and of the terminal
+        trainer.run()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert trainer.stopped is not ignored
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_non_finite_loss_ends_the_training(make_trainer: MakeTrainer, where: str) -> None:
     class Poison(Callback):

@@ -5,12 +5,17 @@ The table of docs/reliability.md names the tests of all failures; the last test 
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import resource
+import select
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,7 +97,7 @@ def resumes(project: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_saves_a_checkpoint_of_the_last_step(project: Path, number: signal.Signals) -> None:
     process = start(project)
     wait_for_checkpoint(project)
@@ -101,6 +106,62 @@ def test_signal_saves_a_checkpoint_of_the_last_step(project: Path, number: signa
     assert process.returncode == 130, output
     assert "continue with: gptkit train --resume run" in output
     assert f"after step {checked(project)} of" in output
+    resumes(project)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signaled", [True, False])
+def test_closed_terminal_loses_no_step(project: Path, signaled: bool) -> None:
+    """A closed terminal sends SIGHUP, unless the training was started with nohup, and takes no more output."""
+    window, terminal = pty.openpty()
+
+    def in_session() -> None:
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL if signaled else signal.SIG_IGN)
+
+    command = [sys.executable, *GPTKIT, "train", "spec.yaml", "run", "--set", "training.evaluate_every=5"]
+    process = subprocess.Popen(
+        [*command, "--set", "training.evaluate_batches=1"],
+        cwd=project,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        preexec_fn=in_session,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    os.close(terminal)
+    closing = threading.Event()
+    reader = threading.Thread(target=read_until, args=(closing, window), daemon=True)
+    reader.start()
+    step = wait_for_checkpoint(project)
+    closing.set()
+    reader.join()
+    os.close(window)
+    if not signaled:
+        step = wait_for_checkpoint(project, after=step + 20)
+        process.terminate()
+    assert process.wait(timeout=LONGEST) == 130
+    assert checked(project) >= step
+    resumes(project)
+
+
+def read_until(closing: threading.Event, descriptor: int) -> None:
+    """Read what is written to a terminal, as its window does."""
+    while not closing.is_set():
+        if select.select([descriptor], [], [], 0.1)[0]:
+            os.read(descriptor, 1 << 16)
+
+
+@pytest.mark.slow
+def test_training_continues_when_nobody_reads_its_messages(project: Path) -> None:
+    process = start(project, "--set", "training.evaluate_every=5")
+    step = wait_for_checkpoint(project)
+    assert process.stdout is not None
+    process.stdout.close()
+    wait_for_checkpoint(project, after=step + 20)
+    process.terminate()
+    assert process.wait(timeout=LONGEST) == 130
     resumes(project)
 
 
