@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from gptkit.core.atomic import write_text
 from gptkit.core.errors import FileError
+from gptkit.core.outputs import EXPERIMENT, TRIALS
 from gptkit.core.sealed import seal, unseal
 
 __all__ = [
@@ -46,7 +47,6 @@ __all__ = [
 FORMAT = "gptkit experiment 1"
 """Value of the entry `format` in the files of an experiment, by which gptkit recognizes its own."""
 
-EXPERIMENT, TRIALS = "experiment.json", "trials"
 SEARCH = "search.json"
 """The file of a search in its experiment's directory: the settings proposed so far."""
 MATCHES = "matches.json"

@@ -33,6 +33,7 @@ from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.atomic import reading, write_text
 from gptkit.core.errors import CheckpointError, FileError, RequirementError, SpecError, UnknownComponentError
 from gptkit.core.lock import Lock
+from gptkit.core.outputs import RUN_HEAD
 from gptkit.core.paths import real
 from gptkit.core.registry import DISABLE, Plugin, Registry, default_registry
 from gptkit.core.suggestions import did_you_mean
@@ -47,7 +48,6 @@ WRITTEN_IN_TRAINING = ("metrics.jsonl", "samples.txt", "loss.png", "training.htm
 _OWN_FILES = ("spec.yaml", "provenance.json", *WRITTEN_IN_TRAINING)
 _OWN_DIRECTORIES = ("tokenizer", "data", "checkpoints")
 _SPECS = (".yaml", ".yml", ".toml", ".json")
-_HEAD = "# Written by gptkit "
 _KINDS: Mapping[tuple[str, ...], type] = {
     ("components",): dict,
     ("imported",): dict,
@@ -94,8 +94,8 @@ class RunDirectory:
         if not self.spec.is_file():
             return "it has no spec.yaml"
         with reading(self.spec), self.spec.open(encoding="utf-8", errors="replace") as file:
-            if not file.readline().startswith(_HEAD):
-                return f"its spec.yaml does not begin with the line that gptkit writes ({_HEAD}…)"
+            if not file.readline().startswith(RUN_HEAD):
+                return f"its spec.yaml does not begin with the line that gptkit writes ({RUN_HEAD}…)"
         return None if self.provenance.is_file() else "it has no provenance.json"
 
     def require_run(self) -> None:
@@ -218,7 +218,7 @@ class RunDirectory:
                 )
 
     def write_spec(self, spec: ExperimentSpec) -> None:
-        head = f"{_HEAD}{gptkit.__version__}: the resolved spec, sha256 {spec.sha256}\n"
+        head = f"{RUN_HEAD}{gptkit.__version__}: the resolved spec, sha256 {spec.sha256}\n"
         write_text(self.spec, head + dump_yaml(spec.plain()))
 
     def read_spec(self, registry: Registry | None = None) -> ExperimentSpec:

@@ -280,3 +280,24 @@ def test_dangling_link_is_reported(tmp_path: Path) -> None:
 def test_file_that_fails_while_it_is_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"^/proc/self/mem: Input/output error"):
         TextDataSpec(path="/proc/self/mem").fingerprint(tmp_path)
+
+
+def test_wildcards_stand_for_no_hidden_file_or_directory(books: Path) -> None:
+    (books / "books/.git/y.md").write_text("named\n")
+    assert texts(TextDataSpec(path="books/**/*.txt"), books) == ["first\n", "second\n"]
+    assert texts(TextDataSpec(path="**/y.m?"), books / "books/.git") == ["named\n"]
+    assert texts(TextDataSpec(path=["books/.g*/*.md", "books/.git/*.md"]), books) == ["named\n"]
+    with pytest.raises(DataError, match="no file matches this glob"):
+        texts(TextDataSpec(path="books/*/y.md"), books)
+    with pytest.raises(DataError, match="no file matches this glob"):
+        texts(TextDataSpec(path="nowhere/**"), books)
+
+
+def test_experiment_in_the_directory_of_its_corpus_is_excluded(books: Path) -> None:
+    experiment = books / "books" / "compared"
+    (experiment / "trials").mkdir(parents=True)
+    (experiment / "report.md").write_text("a report\n")
+    assert "a report\n" in texts(TextDataSpec(path="books"), books)
+    (experiment / "experiment.json").write_text("{}")
+    assert texts(TextDataSpec(path=["books", "books/**/*.md"]), books) == ["first\n", "second\n", "third\n"]
+    assert texts(TextDataSpec(path="books/compared"), books) == ["a report\n"]

@@ -275,6 +275,18 @@ def test_different_corpus_is_rejected(corpus: Path, tmp_path: Path) -> None:
         gptkit.resume(tmp_path / "run", ["training.steps=8"], progress=False)
 
 
+def test_run_in_the_directory_of_its_corpus_is_excluded(corpus: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(corpus, tmp_path / "corpus")
+    settings = spec(copied) | {"data": {"name": "text", "path": [str(copied), f"{copied}/**/*.txt"]}}
+    quiet(settings, copied / "runs" / "first")
+    assert (copied / "runs" / "first" / "samples.txt").stat().st_size
+    shutil.rmtree(copied / "runs" / "first" / "data")
+    assert gptkit.resume(copied / "runs" / "first", ["training.steps=7"], progress=False).step == 7
+    quiet(settings, copied / "runs" / "second")
+    recorded = [json.loads((copied / "runs" / name / "provenance.json").read_text())["data"] for name in ("first", "second")]
+    assert recorded[0] == recorded[1]
+
+
 def test_existing_run_is_not_overwritten(corpus: Path, directory: Path) -> None:
     with pytest.raises(CheckpointError, match="already holds a run, which has reached step 6"):
         quiet(spec(corpus), directory)

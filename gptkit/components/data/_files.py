@@ -15,6 +15,7 @@ from typing import Annotated, Any, BinaryIO
 from pydantic import BeforeValidator, Field
 
 from gptkit.core.errors import DataError
+from gptkit.core.outputs import is_output
 from gptkit.core.paths import expand_home
 
 __all__ = ["COMPRESSED", "Paths", "Patterns", "find_files", "fingerprint_files", "open_file", "shown"]
@@ -45,7 +46,8 @@ def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> lis
     """Return the files that paths match, in the order of the paths, sorted within each, without duplicates.
 
     Directories are searched at any depth for names that match `patterns`. Links to directories are followed; no directory is
-    entered twice, so loops end. Hidden files and directories are included only if a path names them.
+    entered twice, so loops end. Hidden files and directories are included only if a path names them, and so are the runs and
+    experiments of gptkit: a model is not trained on its own samples.
 
     Raises:
         DataError: a path matches no file.
@@ -87,17 +89,30 @@ def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
         )
     try:
         root = Path(relative.anchor) if relative.is_absolute() else base
-        matches = sorted(root.glob(str(relative.relative_to(relative.anchor))))
+        pattern = relative.relative_to(relative.anchor)
+        matches = sorted(root.glob(str(pattern)))
     except (ValueError, NotImplementedError) as error:
         raise DataError(f"{written!r} is not a valid glob pattern: {error}") from None
     files = []
     for match in matches:
-        if match.name.startswith("."):
-            continue
-        files += _walk(match, patterns) if match.is_dir() else [match] if match.is_file() else []
+        if _is_named(match, root, pattern):
+            files += _walk(match, patterns) if match.is_dir() else [match] if match.is_file() else []
     if not files:
         raise DataError(f"{path}: no file matches this glob", hint=f"Relative globs count from {base.resolve()}.")
     return files
+
+
+def _is_named(match: Path, root: Path, pattern: Path) -> bool:
+    """Return whether a match of a glob is included: the parts that a wildcard stands for are not hidden and no output."""
+    literal = next((index for index, part in enumerate(pattern.parts) if glob.has_magic(part)), len(pattern.parts))
+    dotted = [part for part in pattern.parts[literal:] if part.startswith(".")]
+    parts = match.relative_to(root).parts
+    for end, part in enumerate(parts[literal:], start=literal + 1):
+        if part.startswith(".") and part != ".." and not any(fnmatch.fnmatchcase(part, named) for named in dotted):
+            return False
+        if is_output(root.joinpath(*parts[:end])):
+            return False
+    return True
 
 
 def _walk(directory: Path, patterns: Sequence[str]) -> list[Path]:
@@ -113,7 +128,7 @@ def _walk(directory: Path, patterns: Sequence[str]) -> list[Path]:
             directories.clear()
             continue
         entered.add(real)
-        directories[:] = sorted(name for name in directories if not name.startswith("."))
+        directories[:] = sorted(name for name in directories if not (name.startswith(".") or is_output(Path(here, name))))
         for name in names:
             if not name.startswith(".") and any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in wanted):
                 file = Path(here, name)
