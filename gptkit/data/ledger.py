@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gptkit.core.atomic import writing
 
 __all__ = ["SHIFT", "Ledger"]
 
@@ -40,18 +44,25 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what could not be written cannot be flushed either
+                self._file.close()
 
     def add(self, digest: bytes, length: int) -> None:
-        """Append a document: eight bytes of hash, and its number of characters."""
+        """Append a document: eight bytes of hash, and its number of characters.
+
+        Raises:
+            FileError: the temporary file cannot be written.
+        """
         self._digests.append(int.from_bytes(digest, "big"))
         self._lengths.append(length)
         self.documents += 1
         self.characters += length
         if len(self._digests) >= _CHUNK:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="gptkit-")  # noqa: SIM115  # closed by __exit__
-            self._file.write(self._held().tobytes())
+            with writing(Path(tempfile.gettempdir()) / "gptkit-split"):
+                if self._file is None:
+                    self._file = tempfile.TemporaryFile(prefix="gptkit-")  # noqa: SIM115  # closed by __exit__
+                self._file.write(self._held().tobytes())
+                self._file.flush()
             self._digests, self._lengths = array("Q"), array("q")
 
     def _held(self) -> NDArray[np.void]:

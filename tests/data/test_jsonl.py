@@ -60,6 +60,18 @@ def test_bad_line_is_reported_and_can_be_skipped(tmp_path: Path, line: str | byt
     assert [document.text for document in data.documents(tmp_path)] == ["first", "last"]
 
 
+def test_number_of_skipped_lines_is_reported_once_per_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise a corpus most of whose lines have another field would be lost without a word."""
+    write(tmp_path / "x.jsonl", '{"text": "first"}', '{"content": "a"}', '{"content": "b"}')
+    write(tmp_path / "y.jsonl", '{"text": "last"}')
+    data = JsonLinesDataSpec(path=["x.jsonl", "y.jsonl"], skip_bad_lines=True)
+    for _ in range(2):
+        assert len(list(data.documents(tmp_path))) == 2
+    assert caplog.messages == [
+        "x.jsonl: 2 of 3 lines are skipped, the first one: x.jsonl:2: no field 'text'; there is 'content'"
+    ]
+
+
 def test_the_fingerprint_depends_on_what_is_read(tmp_path: Path) -> None:
     write(tmp_path / "x.jsonl", '{"text": "first"}')
     kinds = [JsonLinesDataSpec(path="x.jsonl"), JsonLinesDataSpec(path="x.jsonl", field="a")]

@@ -498,3 +498,15 @@ def test_index_cannot_name_files_outside_of_the_tokenizer(corpus: DataSpec, tmp_
     meta.write_text(json.dumps(content))
     with pytest.raises(DataError, match="no valid name"):
         open_prepared(tmp_path / "t")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_temporary_directory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptkit.data.ledger._CHUNK", 2)
+    full = Path("/dev/full").open("r+b")  # noqa: SIM115  # closed by the ledger
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda prefix: full)
+    monkeypatch.setattr("tempfile.tempdir", "/full")
+    with Ledger() as ledger:
+        ledger.add(bytes(8), 1)
+        with pytest.raises(FileError, match=r"^/full/gptkit-split cannot be written: No space left"):
+            ledger.add(bytes(8), 1)

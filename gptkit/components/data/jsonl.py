@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +16,8 @@ from gptkit.components.data._files import COMPRESSED, Paths, Patterns, find_file
 from gptkit.core.errors import DataError
 from gptkit.core.spec import fail
 from gptkit.kinds.data import DataSpec, Document
+
+_log = logging.getLogger("gptkit")
 
 
 class JsonLinesDataSpec(DataSpec):
@@ -48,7 +52,9 @@ class JsonLinesDataSpec(DataSpec):
     mask_prompt: bool = Field(
         True, description="Exclude the prompt from the loss; in a conversation, everything except the assistant's turns."
     )
-    skip_bad_lines: bool = Field(False, description="Skip invalid lines instead of raising an error.")
+    skip_bad_lines: bool = Field(
+        False, description="Skip invalid lines instead of raising an error; a warning gives their number in each file."
+    )
 
     @model_validator(mode="after")
     def _prompt_settings(self) -> JsonLinesDataSpec:
@@ -66,6 +72,8 @@ class JsonLinesDataSpec(DataSpec):
     def documents(self, base: Path) -> Iterator[Document]:
         for path in find_files(self.path, self.patterns, base):
             source = shown(path, base)
+            number = skipped = 0
+            first = ""
             with open_file(path) as file:
                 for number, line in enumerate(file, start=1):
                     if number == 1:
@@ -88,6 +96,8 @@ class JsonLinesDataSpec(DataSpec):
                         prompt = "" if self.prompt_field is None else _text(value, self.prompt_field) + self.prompt_end
                     except ValueError as error:
                         if self.skip_bad_lines:
+                            first = first or f"{source}:{number}: {error}"
+                            skipped += 1
                             continue
                         raise DataError(
                             f"{path}:{number}: {error}",
@@ -96,6 +106,8 @@ class JsonLinesDataSpec(DataSpec):
                     if text.strip():
                         masked = ((0, len(prompt)),) if prompt and self.mask_prompt else ()
                         yield Document(prompt + text, f"{source}:{number}", masked=masked)
+            if skipped:
+                _warn(source, skipped, number, first)
 
     def fingerprint(self, base: Path) -> str:
         files = find_files(self.path, self.patterns, base)
@@ -106,6 +118,12 @@ class JsonLinesDataSpec(DataSpec):
         if self.messages_field is not None:
             prompts = ("messages", self.messages_field, self.mask_prompt)
         return fingerprint_files(files, "jsonl", self.field, self.skip_bad_lines, *prompts)
+
+
+@functools.cache
+def _warn(source: str, skipped: int, lines: int, first: str) -> None:
+    """Warn of skipped lines, once: a corpus is read several times."""
+    _log.warning("%s: %d of %d lines are skipped, the first one: %s", source, skipped, lines, first)
 
 
 def _object(line: bytes) -> dict[str, Any]:
