@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,9 @@ from gptkit.core.memory import explain_exhaustion
 from gptkit.training.config import TrainingSpec
 from gptkit.training.parallel.processes import Processes, is_lost_connection
 
-__all__ = ["explained", "not_finite"]
+__all__ = ["explained", "not_finite", "warn_of_no_targets"]
+
+_log = logging.getLogger("gptkit")
 
 _COMPILERS = ("torch._inductor", "torch._dynamo")
 
@@ -85,3 +88,13 @@ def not_finite(
         advice.append("set training.precision to fp32")
     hint = f"{rescue}To train on, {', or '.join(advice)}."
     return TrainingError(f"{what} at step {step}", hint=hint, common=True)
+
+
+def warn_of_no_targets(step: int) -> bool:
+    """Warn that a step had no target; return True."""
+    _log.warning(
+        "step %d: all tokens of its data windows are masked, so nothing is learned from them (prompts longer than a data "
+        "window?); raise training.window or training.batch_size, or shorten the prompts. Later steps are not reported.",
+        step,
+    )
+    return True

@@ -24,7 +24,7 @@ from gptkit.training.callback import Callbacks
 from gptkit.training.compilation import compile_model, eager, release
 from gptkit.training.config import TrainingSpec
 from gptkit.training.evaluation import Batch, evaluate, with_weights
-from gptkit.training.failures import explained, not_finite
+from gptkit.training.failures import explained, not_finite, warn_of_no_targets
 from gptkit.training.groups import build_optimizer
 from gptkit.training.parallel.processes import Processes
 from gptkit.training.precision import pick_device, pick_precision
@@ -126,6 +126,7 @@ class Trainer:
         # Loss and gradient norm of steps whose numbers have not been fetched yet, each with the number of steps after it.
         self._fresh: list[tuple[int, Tensor]] = []
         self._tokens, self._since = 0, time.perf_counter()
+        self._warned = False
 
     @property
     def step(self) -> int:
@@ -260,13 +261,16 @@ class Trainer:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self._saver.finish(self._callbacks)
                 raise not_finite(self.spec, self.precision, self._checkpoints, step, loss, norm)
+            if loss == norm == 0 and self.processes.is_main:
+                self._warned = self._warned or warn_of_no_targets(step)
         self.state.since_log += values
         self._fresh.clear()
 
     def _training_metrics(self) -> dict[str, float]:
         if not self.state.since_log:
             return {}
-        losses, norms = zip(*self.state.since_log, strict=True)
+        # A batch without targets has neither a loss nor a gradient, and is not part of their means.
+        losses, norms = zip(*([pair for pair in self.state.since_log if any(pair)] or self.state.since_log), strict=True)
         self.state.since_log = []
         now = time.perf_counter()
         metrics = {

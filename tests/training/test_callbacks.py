@@ -15,6 +15,7 @@ from torch import Tensor
 
 import gptkit
 from gptkit.checkpoint.store import load_weights, read_callbacks, read_state
+from gptkit.components.callback.skip_spikes import SkipSpikesSpec
 from gptkit.core.component import Component
 from gptkit.core.errors import CheckpointError, SpecError, TrainingError
 from gptkit.core.hooks import hookimpl
@@ -389,6 +390,13 @@ def test_norms_are_those_of_gradients_weights_and_outputs(make_trainer: MakeTrai
     assert all("gradient_norm/mix" not in record.metrics[step] for step in (1, 2, 4, 5))
     for name, value in expected.items():
         assert record.metrics[6][name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_batches_without_targets_make_no_spikes_of_others() -> None:
+    skips = SkipSpikesSpec(warmup_steps=4, window=8).build()
+    answers = [skips.accepts(step, *numbers) for step, numbers in enumerate([(0.0, 0.0)] * 9 + [(5.0, 1.0)] * 4)]
+    assert all(answers)
+    assert not skips.accepts(13, 50.0, 1.0)
 
 
 def test_spike_is_skipped_and_reported(make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture) -> None:

@@ -130,6 +130,21 @@ def test_batch_without_targets_has_loss_zero(make_trainer: MakeTrainer, accumula
     assert all(loss > 0 for loss in losses[4:])
 
 
+def test_batches_without_targets_are_reported_and_not_averaged(
+    make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def masked(step: int, batch_size: int, seed: int, *, first: int) -> Batch:
+        inputs, targets, documents = batch(0, batch_size, seed)
+        return inputs, torch.full_like(targets, -100) if step in (1, 2) else targets, documents
+
+    diary, unmasked = Diary(), Diary()
+    make_trainer("a", train=masked, log_every=3, steps=3, callbacks=[diary]).run()
+    make_trainer("b", train=masked, log_every=1, steps=1, callbacks=[unmasked]).run()
+    for name in ("loss", "grad_norm"):
+        assert diary.metrics[3][name] == unmasked.metrics[1][name] > 0
+    assert [message.partition(":")[0] for message in caplog.messages if "masked" in message] == ["step 2"]
+
+
 def test_activation_checkpointing_trains_to_the_same_weights(make_trainer: MakeTrainer) -> None:
     spec = {"d_model": 16, "n_layers": 2, "context_length": 32, "block": {"name": "pre-norm", "dropout": 0.2}}
     kept = make_trainer("a", model=GPT(spec, VOCABULARY))

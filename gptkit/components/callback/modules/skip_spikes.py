@@ -31,6 +31,8 @@ class SkipSpikes(Callback):
         self._skipped = 0
 
     def accepts(self, step: int, loss: float, norm: float) -> bool:
+        if loss == norm == 0:
+            return True  # a batch without targets, beside which every other one would be a spike
         why = self._reason("the loss", loss, self._losses) or self._reason("the gradient norm", norm, self._norms)
         if why is None:
             self._losses.append(loss)
