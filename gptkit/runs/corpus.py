@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from gptkit.core.errors import DataError
+from gptkit.core.errors import DataError, GptkitError
 from gptkit.data.fingerprint import tokenizer_fingerprint
 from gptkit.data.index import TOKENIZER
 from gptkit.data.preparation import SHARD_TOKENS, Progress, prepare
@@ -75,6 +75,9 @@ def find_prepared(opened: Opened) -> Prepared | None:
 def stored_tokenizer(opened: Opened) -> Tokenizer | None:
     """Return the tokenizer that is stored with prepared tokens, if it is that of the spec.
 
+    A tokenizer that is read from files is compared with them, if they are on this machine: they may have changed since the
+    preparation.
+
     Raises:
         TokenizerError: its files are damaged.
     """
@@ -86,7 +89,21 @@ def stored_tokenizer(opened: Opened) -> Tokenizer | None:
     if prepared is None or prepared.index.tokenizer_spec != spec.model_dump(mode="json"):
         return None
     tokenizer = spec.load(prepared.directory / TOKENIZER)
-    return tokenizer if tokenizer_fingerprint(tokenizer) == prepared.tokenizer else None
+    if tokenizer_fingerprint(tokenizer) != prepared.tokenizer:
+        return None
+    current = None if spec.needs_corpus else _local(opened)
+    return tokenizer if current is None or tokenizer_fingerprint(current) == prepared.tokenizer else None
+
+
+def _local(opened: Opened) -> Tokenizer | None:
+    """Return the tokenizer of a spec that is not trained; None if its files are not on this machine."""
+    spec = opened.spec.tokenizer
+    if spec.missing(opened.base) is not None:
+        return None
+    try:
+        return spec.fit(iter(()), base=opened.base)
+    except GptkitError:
+        return None
 
 
 def prepare_corpus(

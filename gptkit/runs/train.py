@@ -322,8 +322,10 @@ def _data(
             if existing.fingerprint == fingerprint:
                 return existing
     shared = find_prepared(opened)
-    fits = shared is not None and fingerprint in (None, shared.fingerprint)
-    if shared is not None and fits and shared.tokenizer == tokenizer_fingerprint(tokenizer):
+    if shared is not None and shared.tokenizer != tokenizer_fingerprint(tokenizer):
+        if opened.spec.data.token_directory(opened.base) is None:  # otherwise `prepare` reports it as an error
+            _log.warning("%s was prepared with another tokenizer, and is not used", shared.directory)
+    elif shared is not None and fingerprint in (None, shared.fingerprint):
         # Prepared by `gptkit data prepare`: used where they are.
         refer(run_directory.data, shared)
         return shared

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import gptkit
+from gptkit.components.tokenizer.char import CharSpec
 from gptkit.data import open_prepared
 
 Call = Callable[..., Any]
@@ -49,6 +50,33 @@ def test_training_uses_the_prepared_tokens_where_they_are(spec: Path, call: Call
     assert all(tensor.equal(moved.model.state_dict()[name]) for name, tensor in plain.model.state_dict().items())
     longer = gptkit.resume("runs/moved", ["training.steps=4"], progress=False)
     assert longer.step == 4
+
+
+def test_tokens_of_a_tokenizer_whose_file_has_changed_are_not_used(spec: Path, call: Call) -> None:
+    def write_tokenizer(letters: str) -> None:
+        tokenizer = CharSpec(unknown="bytes").fit(iter([letters]))
+        Path("tokenizer.json").write_text(tokenizer.to_tokenizer_json())
+
+    override = "tokenizer={name: hugging-face, path: tokenizer.json}"
+    write_tokenizer("äö")
+    call("data", "prepare", spec, "--set", override)
+    (directory,) = Path("prepared").iterdir()
+    stale = open_prepared(directory)
+    write_tokenizer("äöü")
+    result = call("train", spec, "runs/own", "--set", override)
+    assert f"warning: {directory.absolute()} was prepared with another tokenizer" in " ".join(result.stderr.split())
+    run = gptkit.load("runs/own")
+    assert run.tokenizer.vocab_size == stale.vocab_size + 1
+    assert run.prepared().tokenizer != stale.tokenizer
+    named = f"data={{name: prepared, path: {directory}}}"
+    assert "prepared with another tokenizer" in call("train", spec, "r", "--set", override, "--set", named, code=2).stderr
+    call("data", "prepare", spec, "--set", override)
+    assert open_prepared(directory).tokenizer == run.prepared().tokenizer
+    # The tokens hold a copy, for a machine without the file.
+    Path("tokenizer.json").unlink()
+    assert (
+        gptkit.train(spec, "runs/moved", [override, named], progress=False).tokenizer.vocab_size == run.tokenizer.vocab_size
+    )
 
 
 def test_repeated_preparation_reuses_the_tokens(spec: Path, call: Call) -> None:
