@@ -163,7 +163,7 @@ def _attention(writer: _Writer) -> Written:
     if isinstance(module, SoftmaxAttention):
         methods = SoftmaxMethods(module, copier)
         templates = methods.templates
-    copy = Copy(copier, module, ("forward",), templates=templates, skipped=frozenset({"position"}))
+    copy = Copy(copier, module, ("forward",), templates=templates, skipped=frozenset({"position"}), with_context=True)
     calls = {} if methods is not None else _own_state(writer, copy)
     if methods is not None:
         copy.settings |= {key: value for key, value in methods.settings.items() if key not in copy.settings}
@@ -174,7 +174,7 @@ def _attention(writer: _Writer) -> Written:
 
 
 def _feedforward(writer: _Writer) -> Written:
-    copy = Copy(writer.copier("feedforward"), writer.build(), ("forward",))
+    copy = Copy(writer.copier("feedforward"), writer.build(), ("forward",), with_context=True)
     if copy.drop_context():
         return copy.finished()
     calls = {"apply": "self.feedforward($x, positions_T, cache)", **_own_state(writer, copy)}
@@ -182,21 +182,21 @@ def _feedforward(writer: _Writer) -> Written:
 
 
 def _router(writer: _Writer) -> Written:
-    copy = Copy(writer.copier("feedforward"), writer.build(**writer.where), ("forward",))
+    copy = Copy(writer.copier("feedforward"), writer.build(**writer.where), ("forward",), with_context=True)
     if not copy.drop_context():
         raise refusal(writer.spec, "its module reads the context of the call")
     return copy.finished()
 
 
 def _block(writer: _Writer) -> Written:
-    copy = Copy(writer.copier("block"), writer.build(), ("forward",))
+    copy = Copy(writer.copier("block"), writer.build(), ("forward",), with_context=True)
     copy.needs_context = True
     return copy.finished(BLOCK_ENTRY, calls=_own_state(writer, copy))
 
 
 def _embedding(writer: _Writer) -> Written:
     module = writer.build()
-    copy = Copy(writer.copier("embedding"), module, ("forward",))
+    copy = Copy(writer.copier("embedding"), module, ("forward",), with_context=True)
     table = next((name for name, parameter in module.named_parameters() if parameter is module.table_VE), None)
     if table is None:
         raise refusal(writer.spec, "its module does not have its table as a parameter")
@@ -244,7 +244,7 @@ def _head(writer: _Writer) -> Written:
     module = writer.build(embedding=embedding)
     if module.tied_weights:
         raise refusal(writer.spec, "its module shares a matrix with the embedding")
-    copy = Copy(writer.copier("model"), module, ("forward",))
+    copy = Copy(writer.copier("model"), module, ("forward",), with_context=True)
     if not copy.drop_context():
         raise refusal(writer.spec, "its module reads the context of the call")
     return copy.finished(calls={"logits": "self.head($x)"})

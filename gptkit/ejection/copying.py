@@ -18,9 +18,11 @@ from typing import Any
 
 from gptkit.core.component import Component
 from gptkit.ejection.constructing import Copier
+from gptkit.ejection.context_argument import without_context
+from gptkit.ejection.edits import CopyError, Edits, parsed
 from gptkit.ejection.recording import Built
 from gptkit.ejection.runtime import FORWARD_NAMES, context_part
-from gptkit.ejection.sources import CopyError, Edits, called_functions, copied_source, is_literal, parsed
+from gptkit.ejection.sources import called_functions, copied_source, is_literal, of_training
 from gptkit.kinds.written import Name, Setting, Written
 
 __all__ = ["Copy"]
@@ -40,6 +42,7 @@ class Copy:
         inherited: names of parameters that the base class has.
         templates: methods that are not copied, with what replaces their source.
         skipped: attributes that are written in another way.
+        with_context: its `forward` has the context of the call as its second argument, as the contract of the kind says.
     """
 
     copier: Copier
@@ -48,6 +51,7 @@ class Copy:
     inherited: tuple[str, ...] = ()
     templates: Mapping[str, str] = field(default_factory=dict)
     skipped: frozenset[str] = frozenset()
+    with_context: bool = False
     methods: dict[str, str] = field(default_factory=dict)
     assignments: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)
@@ -75,10 +79,10 @@ class Copy:
 
     def drop_context(self) -> bool:
         """Remove the context of the call from the arguments of `forward` if nothing needs it; return whether it was."""
-        header, _, body = self.methods["forward"].partition(":\n")
-        if "forward: Context" in header and re.search(r"(?<![\w.-])forward\s*[.,)\]]", body):
+        method = without_context(self.methods["forward"])
+        if method is None:
             return False
-        self.methods["forward"] = header.replace(", forward: Context", "") + ":\n" + body
+        self.methods["forward"] = method
         methods = self.methods.values()
         self.needs_context = any("forward: Context" in method for method in methods)
         return True
@@ -146,7 +150,7 @@ class Copy:
 
     def _copied(self, function: FunctionType) -> str:
         try:
-            source = copied_source(function, self._rule)
+            source = copied_source(function, self._rule, self._context_argument(function))
             for key, called in called_functions(function, source).items():
                 if key not in self.parts:
                     self.parts[key] = self._function(called)
@@ -155,9 +159,14 @@ class Copy:
         self._check_context(function, source)
         return source
 
+    def _context_argument(self, function: FunctionType) -> str | None:
+        """Return the name of the forward context among the arguments of a component's own `forward`, by its place."""
+        names = list(inspect.signature(function).parameters)
+        return names[2] if self.with_context and function.__name__ == "forward" and len(names) > 2 else None
+
     def _function(self, function: FunctionType) -> Written:
         """Return a function that a copied one calls, with those that it calls."""
-        source = copied_source(function, lambda node, edits: _of_training(node))
+        source = copied_source(function, lambda node, edits: of_training(node))
         self._check_context(function, source)
         parts = {key: self._function(called) for key, called in called_functions(function, source).items()}
         source = re.sub(r"^def \w+\(", "def $class_name(", source)
@@ -179,7 +188,7 @@ class Copy:
 
     def _rule(self, node: ast.AST, edits: Edits) -> str | None:
         """Return what replaces an expression or statement of a method; None if it remains."""
-        omitted = _of_training(node)
+        omitted = of_training(node)
         if omitted is not None:
             return omitted
         if isinstance(node, ast.Call) and (name := _attribute_of_self(node.func)) is not None:
@@ -335,12 +344,3 @@ def _times(node: ast.AST, tree: ast.AST, module: Any) -> int:
             return 0
         times *= value
     return times
-
-
-def _of_training(node: ast.AST) -> str | None:
-    """Return what replaces a statement that adds a loss, which training alone uses; None for others."""
-    if isinstance(node, ast.Expr) and "forward.add_loss(" in ast.unparse(node):
-        return "pass"
-    if not isinstance(node, ast.If) or node.orelse or "self.training" not in ast.unparse(node.test):
-        return None
-    return "pass" if any(_of_training(each) == "pass" for each in node.body) else None

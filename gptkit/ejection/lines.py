@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ _DEPTH = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
 _RETURNED = re.compile(r"( +)return ((?:self\.(\w+)|conv)\(.*)$")
 _ASSIGNED = re.compile(r"( +)(\w+) = (self\.(\w+)\(.*)$")
 _TARGETS = re.compile(r" +(\w+(?:, \w+)*) = ")
+_STRING = re.compile(r"""\"(?:[^"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'""")
 _SHAPES = re.compile(r"\(([A-Z][A-Z0-9, ]*)\)")
 
 
@@ -74,9 +76,29 @@ def _is_call(text: str) -> bool:
 
 
 def wrapped(line: str) -> list[str]:
-    """Return a statement on as few lines as fit: whole, its last bracket's content on a line, or one line for each item."""
+    """Return a statement on as few lines as fit: whole, its last bracket's content on a line, or one line for each item.
+
+    A statement that cannot be broken without another meaning stays whole.
+    """
     if len(line) <= LINE:
         return [line]
+    broken = _wrapped(line)
+    if '"""' in line:
+        return broken
+    tree = _tree(line)
+    return broken if tree is None or _tree("\n".join(broken)) == tree else [line]
+
+
+def _tree(source: str) -> str | None:
+    """Return the syntax tree of a statement, or of the first line of a compound one, as text; None of other lines."""
+    source = textwrap.dedent(source)
+    try:
+        return ast.dump(ast.parse(f"{source} pass" if source.endswith(":") else source))
+    except SyntaxError:
+        return None
+
+
+def _wrapped(line: str) -> list[str]:
     if '"""' in line:
         return _docstring(line)
     if line.lstrip().startswith("#"):
@@ -153,9 +175,10 @@ def _parenthesized(line: str) -> list[str]:
 def _operands(text: str, operators: tuple[str, ...]) -> list[str]:
     """Split before the operators outside of brackets; each operand but the first begins with its operator."""
     pieces, depth, begin = [], 0, 0
-    for index, character in enumerate(text):
+    code = _without_strings(text)
+    for index, character in enumerate(code):
         depth += _DEPTH.get(character, 0)
-        if depth == 0 and text.startswith(operators, index) and index > begin:
+        if depth == 0 and code.startswith(operators, index) and index > begin:
             pieces.append(text[begin:index])
             begin = index + 1
     return [*pieces, text[begin:]]
@@ -175,7 +198,7 @@ def _brackets(line: str) -> list[tuple[int, int]]:
     """Return the indices of the outermost pairs of brackets that have content, last first; those of a signature alone."""
     result: list[tuple[int, int]] = []
     depth = first = 0
-    for index, character in enumerate(line):
+    for index, character in enumerate(_without_strings(line)):
         change = _DEPTH.get(character, 0)
         first = index if change == 1 and depth == 0 else first
         depth += change
@@ -187,13 +210,18 @@ def _brackets(line: str) -> list[tuple[int, int]]:
 
 
 def _items(text: str) -> list[str]:
-    """Split at the commas outside of brackets."""
-    items, depth, current = [], 0, ""
-    for character in text:
+    """Split at the commas outside of brackets; what a comprehension collects and its clauses are one item."""
+    if len(_operands(text, (" for ",))) > 1:
+        return [text.strip()]
+    items, depth, begin = [], 0, 0
+    for index, character in enumerate(_without_strings(text)):
         depth += _DEPTH.get(character, 0)
         if character == "," and depth == 0:
-            items.append(current.strip())
-            current = ""
-        else:
-            current += character
-    return [*items, current.strip()] if current.strip() else items
+            items.append(text[begin:index].strip())
+            begin = index + 1
+    return [*items, text[begin:].strip()] if text[begin:].strip() else items
+
+
+def _without_strings(text: str) -> str:
+    """Return a text of the same length, without what strings in it contain."""
+    return _STRING.sub(lambda string: "x" * len(string[0]), text)

@@ -6,27 +6,21 @@ import ast
 import builtins
 import importlib
 import inspect
-import io
 import re
 import textwrap
-import tokenize
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
-from gptkit.ejection.lines import LINE
+from gptkit.ejection.context_argument import with_context
+from gptkit.ejection.edits import CopyError, Edits, reflowed
 
-__all__ = ["CopyError", "Edits", "called_functions", "copied_source", "is_literal", "parsed", "placeholder", "reflowed"]
+__all__ = ["called_functions", "copied_source", "is_literal", "of_training", "placeholder"]
 
 _ANNOTATIONS = {"Any", "Tensor", "bool", "dict", "float", "int", "list", "nn", "object", "str", "torch", "tuple", "type"}
 """Names that annotations of the file may have."""
 _IGNORED = re.compile(r"  # (?:type: ignore|noqa)[^\n]*")
-
-
-class CopyError(Exception):
-    """A source cannot be copied; the message is the reason."""
 
 
 def is_literal(value: Any) -> bool:
@@ -38,71 +32,20 @@ def is_literal(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
-@dataclass
-class Edits:
-    """Replacements of expressions in a source, by their nodes."""
-
-    source: str
-
-    def __post_init__(self) -> None:
-        self.tree = ast.parse(self.source)
-        lines = self.source.splitlines(keepends=True)
-        self._starts = [0]
-        for line in lines:
-            self._starts.append(self._starts[-1] + len(line))
-        self._lines = lines
-        self._replaced: dict[tuple[int, int], str] = {}
-
-    def place(self, node: ast.AST) -> tuple[int, int]:
-        """Return the indices of a node's first character and of the one after its last."""
-        where: Any = node
-        return self._index(where.lineno, where.col_offset), self._index(where.end_lineno, where.end_col_offset)
-
-    def nodes(self) -> list[ast.AST]:
-        """Return the nodes that have a place, inner ones first."""
-        placed = [node for node in ast.walk(self.tree) if hasattr(node, "end_lineno")]
-        return sorted(placed, key=lambda node: (lambda place: place[1] - place[0])(self.place(node)))
-
-    def _index(self, line: int, column: int) -> int:
-        # The parser counts bytes.
-        characters = len(self._lines[line - 1].encode()[:column].decode())
-        return self._starts[line - 1] + characters
-
-    def replace(self, node: ast.AST, text: str) -> None:
-        """Replace a node; replacements inside it are then discarded."""
-        self._replaced[self.place(node)] = text
-
-    def text(self, node: ast.AST | None = None) -> str:
-        """Return the source of a node, or all of it, with the replacements."""
-        first, last = (0, len(self.source)) if node is None else self.place(node)
-        inside = sorted(
-            (
-                span
-                for span in self._replaced
-                if first <= span[0] and span[1] <= last and (node is None or span != (first, last))
-            ),
-            key=lambda span: (span[0], -span[1]),
-        )
-        result, at = "", first
-        for begin, end in inside:
-            if begin >= at:
-                result += self.source[at:begin] + self._replaced[begin, end]
-                at = end
-        return result + self.source[at:last]
-
-
-def copied_source(function: FunctionType, rule: Callable[[ast.AST, Edits], str | None]) -> str:
+def copied_source(function: FunctionType, rule: Callable[[ast.AST, Edits], str | None], context: str | None = None) -> str:
     """Return the source of a function, with names of its module replaced by what the file has.
 
     Functions that have to be copied are replaced by placeholders of their names (`placeholder`).
 
     Args:
         rule: returns the replacement of an expression; None if it remains.
+        context: name of the argument that is the forward context; by default the one whose annotation says so, or that is
+            called `forward`. In the result it is ``forward: Context``.
 
     Raises:
         CopyError: it uses a name that the file does not have.
     """
-    edits = Edits(_source(function))
+    edits = Edits(with_context(function, _source(function), context))
     annotations = {id(node) for node in _annotations(edits.tree)}
     names = {id(node) for node in _loaded(edits.tree)}
     for node in edits.nodes():
@@ -134,58 +77,6 @@ def called_functions(function: FunctionType, source: str) -> dict[str, FunctionT
     return {name: values[name] for name in re.findall(r"\$(called_\w+)", source)}
 
 
-def parsed(source: str) -> ast.AST:
-    """Return the tree of a copied source, in which placeholders are names."""
-    return ast.parse(_marked(re.sub(r"\$\w+_arguments", "", source)))
-
-
-_MARK = "ǂ"  # a letter that no source has
-
-
-def _marked(source: str) -> str:
-    """Return a source in which placeholders are names."""
-    return source.replace("$", _MARK)
-
-
-def reflowed(source: str, indent: int = 4) -> str:
-    """Return a source whose statements and comments fit into a line of the file; the writer breaks whole statements.
-
-    Args:
-        indent: columns by which the source is moved to the right in the file.
-    """
-    width = LINE - indent
-    if all(len(line) <= width for line in source.splitlines()):
-        return source
-    source = _marked(source)
-    edits = Edits(source)
-    lines = source.splitlines()
-    for node in ast.walk(edits.tree):
-        simple = isinstance(node, ast.stmt) and not hasattr(node, "body") and not _is_text(node)
-        if simple and any(len(line) > width for line in lines[node.lineno - 1 : node.end_lineno]):  # type: ignore[attr-defined]
-            edits.replace(node, ast.unparse(node))
-    result = edits.text()
-    texts = {
-        line
-        for node in ast.walk(ast.parse(result))
-        if isinstance(node, ast.Expr) and _is_text(node)
-        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-    }
-    tokens = tokenize.generate_tokens(io.StringIO(result).readline)
-    comments = {token.start[0]: token.start[1] for token in tokens if token.type == tokenize.COMMENT}
-    kept: list[str] = []
-    for number, line in enumerate(result.splitlines(), 1):
-        margin = line[: len(line) - len(line.lstrip())]
-        if len(line) <= width or (number not in texts and number not in comments):
-            kept.append(line)
-        elif number in texts:
-            kept += textwrap.wrap(line.strip(), width, initial_indent=margin, subsequent_indent=margin)
-        else:  # a comment moves to the lines above
-            code, comment = line[: comments[number]].rstrip(), line[comments[number] :].lstrip("# ")
-            kept += textwrap.wrap(comment, width, initial_indent=f"{margin}# ", subsequent_indent=f"{margin}# ")
-            kept += [code] if code else []
-    return "\n".join(kept).replace(_MARK, "$") + "\n"
-
-
 def _source(function: FunctionType) -> str:
     try:
         source = textwrap.dedent(inspect.getsource(function))
@@ -197,7 +88,15 @@ def _source(function: FunctionType) -> str:
         raise CopyError(f"{function.__qualname__} calls super")
     if function.__code__.co_freevars:
         raise CopyError(f"{function.__qualname__} uses {function.__code__.co_freevars[0]!r} of the function around it")
-    return source
+    return _on_lines(source)
+
+
+def _on_lines(source: str) -> str:
+    """Return the source of a function with every statement on lines of its own, as what reads it line by line requires."""
+    tree, lines = ast.parse(source), source.splitlines()
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+    shared = any(lines[node.lineno - 1].encode()[: node.col_offset].strip() for node in statements)
+    return ast.unparse(tree) if shared else source
 
 
 def _global(function: FunctionType, name: str) -> Any:
@@ -285,9 +184,14 @@ def _is_string(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
 def _is_open(node: ast.AST) -> bool:
     return isinstance(node, (ast.BinOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Lambda, ast.UnaryOp))
+
+
+def of_training(node: ast.AST) -> str | None:
+    """Return what replaces a statement that adds a loss, which training alone uses; None for others."""
+    if isinstance(node, ast.Expr) and "forward.add_loss(" in ast.unparse(node):
+        return "pass"
+    if not isinstance(node, ast.If) or node.orelse or "self.training" not in ast.unparse(node.test):
+        return None
+    return "pass" if any(of_training(each) == "pass" for each in node.body) else None

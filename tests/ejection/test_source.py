@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -65,6 +66,19 @@ def test_comprehensions_sums_and_calls_of_results_are_broken() -> None:
         "    )",
     ]
     assert wrapped(f"    y = (torch.cat(({product}, {product[:30]}))).to(a_type_with_a_long_name)")[0] == "    y = ("
+
+
+def test_broken_statements_keep_their_meaning() -> None:
+    names = [f"a_rather_long_name_{index}" for index in range(5)]
+    statements = (
+        f"parts = torch.cat([part + ({names[0]}[i + 1].mean() if i else {names[1]}) for i, part in {names[2]}], 2)",
+        f"raise ValueError(f'{{{names[0]}}} is not (a multiple, of {{{names[1]}}}; choose {{{names[2]}}}, or a, b, c')",
+        f"chosen = sorted({names[0]}, key=lambda first, second=({names[1]}, {names[2]}): first + second + {names[3]})",
+    )
+    for statement in statements:
+        assert len(statement) > 100
+        assert ast.dump(ast.parse("\n".join(wrapped(statement)))) == ast.dump(ast.parse(statement))
+    assert all(len(line) <= 100 for statement in statements[:1] for line in wrapped(statement))
 
 
 def test_comment_of_a_long_constant_is_above_it() -> None:
