@@ -40,6 +40,7 @@ class RouterSpec(Component):
     def written(self, context: WritingContext, *, n_experts: int) -> Written | None:
         """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
 
-        Its parameters must have the names of the built module's.
+        Its parameters must have the names of the built module's. Its call "route" is the value for $x, and may use cache;
+        without it, its `forward` has one argument.
         """
         return None

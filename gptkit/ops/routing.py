@@ -1,4 +1,4 @@
-"""Selection of experts by groups, and the auxiliary losses of routers.
+"""Scores of experts, their selection by groups or by a hash, and the auxiliary losses of routers.
 
 Shapes: N tokens, X experts, K experts chosen for a token, G groups of experts.
 """
@@ -8,9 +8,39 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["balance_loss", "limit_to_groups", "z_loss"]
+__all__ = ["ExpertScore", "balance_loss", "expert_scores", "hashed_experts", "limit_to_groups", "z_loss"]
+
+ExpertScore = Literal["sqrt-softplus", "sigmoid", "softmax"]
+"""The functions of a router's logits."""
+
+_PRIME, _FACTOR, _ADDED = 2**31 - 1, 1103515245, 69621
+
+
+def expert_scores(logits_NX: Tensor, score: ExpertScore) -> Tensor:
+    """Return positive scores, (N, X): √softplus or sigmoid of each logit, or the softmax over all."""
+    if score == "softmax":
+        return logits_NX.softmax(dim=-1)
+    return logits_NX.sigmoid() if score == "sigmoid" else F.softplus(logits_NX).sqrt()
+
+
+def hashed_experts(ids_N: Tensor, n_experts: int, k: int, seed: int) -> Tensor:
+    """Return k distinct experts of each token id, (N, K), the same on every device: those with the largest hashes.
+
+    Args:
+        ids_N: token ids.
+        n_experts: X.
+        k: K.
+        seed: a number that changes the choice, such as the layer's.
+    """
+    experts_X = torch.arange(n_experts, device=ids_N.device)
+    hashed_NX = ids_N.long()[:, None] * n_experts + experts_X + seed * _FACTOR
+    for _ in range(3):  # products are below 2^62
+        hashed_NX = (hashed_NX % _PRIME * _FACTOR + _ADDED) % _PRIME
+        hashed_NX = hashed_NX * hashed_NX % _PRIME
+    return (hashed_NX * n_experts + experts_X).topk(k, dim=-1).indices  # distinct, so that the order is one
 
 
 def limit_to_groups(scores_NX: Tensor, n_groups: int, top_groups: int, score: Literal["max", "top-2-sum"]) -> Tensor:

@@ -73,6 +73,9 @@ def test_softmax_and_choice_are_applied_in_order() -> None:
     assert weights("top-k-softmax") == wanted(chosen.softmax(0))
     assert weights("sigmoid", renormalize=False) == wanted(chosen.sigmoid())
     assert weights("sigmoid", scale=2) == wanted(2 * chosen.sigmoid() / chosen.sigmoid().sum())
+    rooted = torch.log1p(chosen.exp()).sqrt()
+    assert weights("sqrt-softplus", renormalize=False) == wanted(rooted)
+    assert weights("sqrt-softplus", scale=1.5) == wanted(1.5 * rooted / rooted.sum())
     assert weights("sparsemixer", tolerance=0.01) == [1.0, 1.0]
     # 2, 1 and 0.5 are within 75 % of 2; 1, 0.5 and 0.25 within 75 % of 1.
     by_hand = torch.stack((logits[0, [0, 2, 4]].softmax(0)[0], logits[0, [2, 4, 5]].softmax(0)[0]))
@@ -102,7 +105,7 @@ def test_experts_are_chosen_from_the_best_groups() -> None:
         assert (experts // 2 == experts[:, :1] // 2).all()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", sorted({*ALL} - {"hash"}))  # which no loss balances
 def test_auxiliary_losses_equal_their_formulas(name: str) -> None:
     module = make(name, k=2, balance_loss=0.6, z_loss=0.3).train()
     with torch.no_grad():

@@ -65,8 +65,9 @@ class Layers:
     @property
     def reads_ids(self) -> bool:
         """Whether a module of a layer reads the ids of tokens."""
-        parts = (part for block in self.blocks for part in walk(block))
-        return bool(self.shared) or any(".ids_BT" in part.text for part in parts if part.copied and part.name != "Context")
+        parts = [part for block in self.blocks for part in walk(block) if part.name != "Context"]
+        copied = any(".ids_BT" in part.text for part in parts if part.copied)
+        return bool(self.shared) or copied or any('cache.shared["ids"]' in part.text for part in parts)
 
     @property
     def counted(self) -> bool:

@@ -55,10 +55,10 @@ class $class_name(nn.Module):
         #end
         #end
 
-    def forward(self, x_BTE: Tensor) -> Tensor:
+    def forward(self, x_BTE: Tensor$call) -> Tensor:
         """Transform each token by its experts, (B, T, E) to (B, T, E)."""
         x_NE = x_BTE.flatten(0, 1)
-        experts_NK, weights_NK = self.router(x_NE)
+        experts_NK, weights_NK = $route
         #if branches
         x_NE = self.routed_norm(x_NE)
         #end
@@ -115,7 +115,9 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
     if spec.latent:
         width = Setting(spec.latent, "features of the vectors that experts transform")
         form = _narrowed(form, width)
-    parts = {"router": written(spec.router, context, n_experts=spec.n_experts), "experts": form}
+    router = written(spec.router, context, n_experts=spec.n_experts)
+    reads = "route" in router.calls  # the token ids, which the cache has
+    parts = {"router": router, "experts": form}
     if spec.shared is not None:
         parts["shared"] = written(spec.shared, context)
     if spec.output_norm is not None:
@@ -135,6 +137,8 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         gate=spec.shared_gate,
         on_input=spec.weights_on == "input",
         result=result,
+        call=", positions_T: Tensor, cache: Any" if reads else "",
+        route=router.call("route", x="x_NE") if reads else "self.router(x_NE)",
         normed=spec.output_norm is not None,
         branches=spec.branch_norm is not None,
         latent=bool(spec.latent),
@@ -147,7 +151,18 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
     if spec.scale != 1:
         settings["EXPERTS_SCALE"] = Setting(spec.scale, "factor of the mixture's output")
     names = "n_experts router expert shared shared_gate weights_on scale output_norm branch_norm latent"
-    return Written("MixtureOfExperts", text, settings=settings, parts=parts, section="feedforward", fields=names.split())
+    calls = {"apply": "self.feedforward($x, positions_T, cache)"} if reads else {}
+    variant = "Hashed" if reads else ""
+    return Written(
+        "MixtureOfExperts",
+        text,
+        settings=settings,
+        parts=parts,
+        calls=calls,
+        section="feedforward",
+        variant=variant,
+        fields=names.split(),
+    )
 
 
 def _experts(spec: ExpertsSpec, context: WritingContext) -> Written:

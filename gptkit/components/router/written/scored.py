@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
 
@@ -11,8 +11,18 @@ if TYPE_CHECKING:
     from gptkit.components.router.scored import GroupedRouterSpec, ScoredRouterSpec
     from gptkit.components.router.sparsemixer import SparsemixerSpec
     from gptkit.components.router.top_k_softmax import TopKSoftmaxSpec
+    from gptkit.ops.routing import ExpertScore
 
-__all__ = ["grouped", "sparsemixer", "top_k_softmax"]
+__all__ = ["FUNCTIONS", "SHORT", "grouped", "sparsemixer", "top_k_softmax"]
+
+FUNCTIONS: Mapping[ExpertScore, str] = {
+    "softmax": "logits_NX.softmax(dim=-1)",
+    "sigmoid": "logits_NX.sigmoid()",
+    "sqrt-softplus": "F.softplus(logits_NX).sqrt()",
+}
+"""Expressions of the scores."""
+SHORT = {"sqrt-softplus": "√softplus"}
+"""Names of functions in comments, where they differ."""
 
 _CLASS = '''
 class $class_name(nn.Module):
@@ -51,8 +61,8 @@ class $class_name(nn.Module):
             left_NX = left_NX.scatter(1, expert_N1, -torch.inf)
         experts_NK, weights_NK = torch.cat(experts, dim=1), torch.cat(weights, dim=1)
         #else
-        #if by_logit
-        scores_NX = logits_NX$scores
+        #if from_logits
+        scores_NX = $scores
         #end
         #if selects
         #if selection_bias
@@ -101,7 +111,7 @@ _GROUPED_FIELDS = (
 )
 _NO_GROUPS: dict[str, bool | str] = {
     **dict.fromkeys(
-        ("selection_bias", "expert_scale", "selects", "groups", "two", "by_logit", "renormalize", "scale"), False
+        ("selection_bias", "expert_scale", "selects", "groups", "two", "from_logits", "renormalize", "scale"), False
     ),
     "linear": "logits_NX",
     "function": "",
@@ -112,7 +122,7 @@ def grouped(
     spec: GroupedRouterSpec,
     context: WritingContext,
     n_experts: int,
-    scores: Literal["softmax", "sigmoid"],
+    scores: ExpertScore,
     *,
     by_logit: bool = False,
     more: Collection[str] = (),
@@ -125,14 +135,16 @@ def grouped(
     """
     groups = spec.top_groups < spec.n_groups
     selection_bias = spec.selection_bias or spec.bias_rate > 0
-    function = ".sigmoid()" if scores == "sigmoid" else ".softmax(dim=-1)"
+    function = FUNCTIONS[scores]
+    method = function.removeprefix("logits_NX")  # of the product, where it is one
+    from_logits = by_logit or method == function
     settings: dict[str, Setting] = {}
     if spec.scale != 1:
         settings["ROUTER_SCALE"] = Setting(spec.scale, "factor of the weights of a token's experts")
     if groups:
         settings["N_GROUPS"] = Setting(spec.n_groups, "groups of experts")
         settings["TOP_GROUPS"] = Setting(spec.top_groups, "groups that a token's experts are chosen from")
-    formula = f"weights are the largest of {scores}(W x)" + (", renormalized" if spec.renormalize else "")
+    formula = f"weights are the largest of {SHORT.get(scores, scores)}(W x)" + (", renormalized" if spec.renormalize else "")
     return _router(
         spec,
         context,
@@ -149,9 +161,9 @@ def grouped(
         two=spec.group_score == "top-2-sum",
         top_k_softmax=False,
         sparsemixer=False,
-        by_logit=by_logit,
-        linear="logits_NX" if by_logit else "scores_NX",
-        function="" if by_logit else function,
+        from_logits=from_logits,
+        linear="logits_NX" if from_logits else "scores_NX",
+        function="" if from_logits else method,
         scores=function,
         renormalize=spec.renormalize,
         scale=spec.scale != 1,
