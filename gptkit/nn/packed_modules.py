@@ -112,8 +112,9 @@ class PackedStack(nn.Module):
         products = [
             self.experts[expert](x_MI[first:end]) for expert, first, end in expert_slices(groups.ends_X) if end > first
         ]
-        y_MO = torch.cat(products) if products else x_MI.new_empty(0, self.out_features)
-        return y_MO if self.bias is None else y_MO + self.bias[groups.expert_M]
+        n_outside = x_MI.shape[0] - sum(len(product) for product in products)
+        y_MO = torch.cat([*products, x_MI.new_zeros(n_outside, self.out_features)])
+        return y_MO if self.bias is None else groups.within(y_MO + self.bias[groups.expert_M])
 
     def extra_repr(self) -> str:
         return f"{self.n_experts} × {self.in_features} → {self.out_features}, bias={self.bias is not None}"

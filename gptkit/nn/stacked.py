@@ -25,7 +25,7 @@ class StackedFeedForward(TensorParallel, ABC):
 
     @abstractmethod
     def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
-        """Apply its expert to each row, (M, E) to (M, E).
+        """Apply its expert to each row, (M, E) to (M, E). Rows that belong to no expert are arbitrary, but finite.
 
         No shape and no control flow may depend on the number of rows of an expert, so that `torch.compile` needs no graph
         break and the host does not wait for the device. Use `StackedLinear` for projections; elementwise operations need
@@ -89,7 +89,8 @@ class StackedModules(StackedFeedForward):
         even = [n_rows * (index + 1) // n_experts for index in range(n_experts)]
         ends: list[int] = even if x_ME.is_meta else groups.ends_X.tolist()
         slices = zip(self.each, [0, *ends], ends, strict=False)
-        return torch.cat([module(x_ME[None, first:end], forward)[0] for module, first, end in slices if end > first])
+        outputs = [module(x_ME[None, first:end], forward)[0] for module, first, end in slices if end > first]
+        return torch.cat([*outputs, torch.zeros_like(x_ME[ends[-1] :])])
 
     def _by_tokens(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
         n_rows = x_ME.shape[0]
@@ -98,4 +99,6 @@ class StackedModules(StackedFeedForward):
         rows_XN = (starts_X[:, None] + torch.arange(n_tokens, device=x_ME.device)).clamp(max=n_rows - 1)
         outputs = [module(x_ME[rows_N][None], forward)[0] for module, rows_N in zip(self.each, rows_XN, strict=True)]
         rank_M = torch.arange(n_rows, device=x_ME.device) - starts_X[groups.expert_M]
-        return torch.cat(outputs)[groups.expert_M * n_tokens + rank_M]
+        if groups.outside:
+            rank_M = rank_M.clamp(max=n_tokens - 1)
+        return groups.within(torch.cat(outputs)[groups.expert_M * n_tokens + rank_M])

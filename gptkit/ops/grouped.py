@@ -53,6 +53,7 @@ class Groups:
         ends_X: the row after the last one of each expert, int32.
         order_M: for each sorted row, its index among the unsorted ones (token · K + choice).
         back_M: for each unsorted row, its index among the sorted ones.
+        outside: whether the last rows may belong to no expert: their numbers of experts are X or more.
     """
 
     n_tokens: int
@@ -60,21 +61,32 @@ class Groups:
     ends_X: Tensor
     order_M: Tensor
     back_M: Tensor
+    outside: bool = False
+
+    def within(self, x_MI: Tensor) -> Tensor:
+        """Replace the rows that belong to no expert by zeros, and their gradients as well."""
+        if not self.outside:
+            return x_MI
+        rows_M1 = torch.arange(x_MI.shape[0], device=x_MI.device)[:, None]
+        return torch.where(rows_M1 < self.ends_X[-1], x_MI, 0.0)
 
 
-def group_rows(experts_NK: Tensor, n_experts: int) -> Groups:
+def group_rows(experts_NK: Tensor, n_experts: int, *, outside: bool = False) -> Groups:
     """Sort the (token, expert) pairs by expert; the rows of one expert keep their order.
 
     Args:
         experts_NK: the experts chosen for each token.
         n_experts: X.
+        outside: whether numbers of X or more occur; their rows belong to no expert, and are the last ones.
     """
     expert_M, order_M = experts_NK.flatten().sort(stable=True)
     numbers_X = torch.arange(n_experts, device=expert_M.device)
     ends_X = _counted(expert_M, numbers_X, int32=True)
     rows_M = torch.arange(order_M.shape[0], device=order_M.device)
     back_M = torch.empty_like(order_M).scatter_(0, order_M, rows_M)
-    return Groups(experts_NK.shape[0], expert_M, ends_X, order_M, back_M)
+    if outside:
+        expert_M = expert_M.clamp(max=n_experts - 1)
+    return Groups(experts_NK.shape[0], expert_M, ends_X, order_M, back_M, outside)
 
 
 def _counted(sorted_I: Tensor, values_J: Tensor, *, int32: bool = False) -> Tensor:
@@ -124,8 +136,9 @@ def grouped_linear(x_MI: Tensor, weight_XOI: Tensor, bias_XO: Tensor | None, gro
         groups: the assignment of rows to experts.
 
     Returns:
-        (M, O).
+        (M, O); rows that belong to no expert are zero, and no product is computed for them on CPUs and by torch's kernel.
     """
+    x_MI = groups.within(x_MI)
     device = x_MI.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -139,7 +152,8 @@ def grouped_linear(x_MI: Tensor, weight_XOI: Tensor, bias_XO: Tensor | None, gro
         y_MO = blockwise_mm(x_MI, weight_XOI, groups.ends_X, size=_EXPORTED_BLOCK)
     else:
         y_MO = multiply(x_MI, weight_XOI, groups.ends_X)
-    return y_MO if bias_XO is None else y_MO + bias_XO[groups.expert_M]
+    # The products leave the other rows undefined.
+    return groups.within(y_MO if bias_XO is None else y_MO + bias_XO[groups.expert_M])
 
 
 @torch.library.custom_op("gptkit::grouped_mm", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor ends) -> Tensor")
@@ -273,7 +287,7 @@ def _blocks(ends_X: Tensor, n_rows: int, size: int | None = None) -> _Blocks:
     begin_Z = starts_X[expert_Z] + (block_Z - first_X[expert_Z]) * size
     row_ZR = begin_Z[:, None] + torch.arange(size, device=device)
     row_M = torch.arange(n_rows, device=device)
-    expert_M = _counted(ends_X, row_M)
+    expert_M = _counted(ends_X, row_M).clamp(max=n_experts - 1)  # also rows of no expert, whose products are not used
     place_M = first_X[expert_M] * size + row_M - starts_X[expert_M]
     return _Blocks(expert_Z, row_ZR.clamp(max=n_rows - 1), row_ZR < ends_X[expert_Z, None], place_M)
 

@@ -67,6 +67,9 @@ WRONG: list[dict[str, Any]] = [
     {"block": {"name": "hierarchical", "gradient_cycles": [4]}},
     {"block": {"name": "hierarchical", "gradient_cycles": [1], "start": "learned"}},
     {"block": "hierarchical", "attention": "sparse-latent"},
+    {"block": "shortcut-experts", "attention": "sparse-latent"},
+    {"block": {"name": "shortcut-experts", "experts": {"name": "experts", "n_experts": 1, "router": {"k": 2}}}},
+    {"feedforward": {"name": "experts", "n_experts": 2, "identity_experts": 2, "router": {"k": 5}}},
     {"block": {"name": "altup", "block": {"name": "per-layer-embedding", "block": "altup"}}},
 ]
 
@@ -269,6 +272,14 @@ NAMED = (
         "linear": {"name": "low-rank", "rank": 3, "projections": ["*.qkv", "blocks.*.high.1"]},
     },
     {
+        "block": {
+            "name": "shortcut-experts",
+            "experts": {"name": "experts", "n_experts": 2, "identity_experts": 3, "router": {"selection_bias": True}},
+        },
+        "attention": QK_NORM,
+        "feedforward": LEARNED,
+    },
+    {
         "block": {"name": "manifold-hyper-connections", "streams": 3},
         "layers": [{}, {"block": {"mixing": "none"}, "position": "t5-bias"}],
         "n_layers": 3,
@@ -295,7 +306,7 @@ def test_names_and_counts_equal_those_of_built_models(browser: Any, model: dict[
     assert counts == {**expected, "layers": list(expected["layers"])}
 
 
-@pytest.mark.parametrize("model", NAMED[-8:], ids=[json.dumps(model)[:60] for model in NAMED[-8:]])
+@pytest.mark.parametrize("model", NAMED[-9:], ids=[json.dumps(model)[:60] for model in NAMED[-9:]])
 def test_diagrams_of_blocks_within_blocks_equal_those_of_python(browser: Any, model: dict[str, Any]) -> None:
     drawn = browser.evaluate("data => Diagram.svg(Outline.outline(Check.check(data).spec, null))", spec_of(model))
     assert drawn == svg(spec_outline(open_spec(spec_of(model)).spec))

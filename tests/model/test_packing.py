@@ -57,10 +57,11 @@ def rounded(model: GPT, precision: PrecisionSpec) -> GPT:
         {"embedding": {"name": "token", "d_embedding": 16}, "head": {"name": "linear", "tied": True}},
         {"attention": LATENT},
         {"feedforward": EXPERTS},
+        {"block": {"name": "shortcut-experts", "experts": {**EXPERTS, "identity_experts": 3}}},
         {"attention": {"name": "gated-delta"}, "position": "none"},
         {"head": {"name": "multi-token", "head": {"name": "linear", "tied": True}}},
     ],
-    ids=["plain", "tied", "head-bias", "narrow", "latent", "experts", "gated-delta", "multi-token"],
+    ids=["plain", "tied", "head-bias", "narrow", "latent", "experts", "identity-experts", "gated-delta", "multi-token"],
 )
 @pytest.mark.parametrize("precision", [FP32Spec(), Int8Spec(activations="fp32"), Int4Spec(activations="fp32")], ids=str)
 @torch.no_grad()

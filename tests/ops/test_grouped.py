@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from gptkit.ops.grouped import Groups, blockwise_mm, blockwise_outer, group_rows, grouped_linear, reorder
+from gptkit.ops.grouped import Groups, blockwise_mm, blockwise_outer, group_rows, grouped_linear, in_torch_operators, reorder
 
 SIZES = [(1, 2, 8, 5, 7), (9, 3, 8, 5, 7), (40, 2, 4, 6, 3), (3, 1, 1, 4, 4), (7, 2, 64, 4, 4)]
 """N tokens, K experts chosen for a token, X experts, I inputs, O outputs."""
@@ -60,6 +60,27 @@ def test_gradients_equal_those_of_the_sum(sizes: tuple[int, int, int, int, int])
     assert torch.autograd.gradcheck(lambda *given: grouped_linear(*given, groups), (x, weight, bias))
     assert torch.autograd.gradgradcheck(lambda *given: grouped_linear(*given, groups), (x, weight, bias))
     assert torch.autograd.gradcheck(lambda given: reorder(given, groups.order_M, groups.back_M), (x,))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_rows_of_no_expert_are_zero_and_have_no_gradient(sizes: tuple[int, int, int, int, int], wide: bool) -> None:
+    x, weight, bias, _ = example(*sizes)
+    n_tokens, k, n_experts, *_ = sizes
+    scores = torch.rand(n_tokens, n_experts + k, generator=torch.Generator().manual_seed(0))
+    scores[:, n_experts:] += float(wide)  # every row, or about half of them
+    experts_NK = scores.topk(k).indices
+    groups = group_rows(experts_NK, n_experts, outside=True)
+    inside_M1 = (experts_NK.flatten()[groups.order_M] < n_experts)[:, None]
+    wanted = torch.where(inside_M1, one_by_one(x, weight, groups) + bias[groups.expert_M], 0.0)
+    tensors = (x, weight, bias)
+    expected = torch.autograd.grad(wanted.square().sum(), tensors, retain_graph=True)
+    forms = {"loop": grouped_linear(x, weight, bias, groups)}
+    with in_torch_operators():
+        forms["blocks"] = grouped_linear(x, weight, bias, groups)
+    for name, actual in forms.items():
+        torch.testing.assert_close(actual, wanted, msg=name)
+        torch.testing.assert_close(torch.autograd.grad(actual.square().sum(), tensors), expected, msg=name)
 
 
 def test_operators_pass_opcheck() -> None:

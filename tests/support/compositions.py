@@ -321,6 +321,35 @@ SPECS: dict[str, dict[str, Any]] = {
         ],
     },
     "differential-biased": {"position": "alibi", "attention": {"name": "differential", "n_heads": 4, "n_kv_heads": 2}},
+    "experts-beside-layers": {
+        "attention": {**GROUPED, "window": 6},
+        "block": {
+            "name": "shortcut-experts",
+            "experts": {
+                "name": "experts",
+                "n_experts": 3,
+                "identity_experts": 2,
+                "router": {"name": "softmax-top-k", "k": 2, "selection_bias": True, "renormalize": False, "scale": 2.5},
+                "expert": {"name": "gated", "d_hidden": 12},
+            },
+        },
+        "feedforward": {"name": "gated", "d_hidden": 20},
+    },
+    "dropped-experts-beside-layers": {
+        "attention": {"name": "latent", "n_heads": 3, "kv_rank": 12, "q_rank": 10, "d_nope": 6, "d_rotary": 4, "d_value": 5},
+        "block": {"name": "shortcut-experts", "dropout": 0.1, "experts": "mlp"},
+    },
+    "identity-experts": {
+        "attention": GROUPED,
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 4,
+            "identity_experts": 3,
+            "expert": {"name": "mlp", "d_hidden": 12, "bias": True},
+            "latent": 10,
+        },
+        "layers": [{}, {"feedforward": {"weights_on": "input", "latent": None, "expert": {"activation": "xielu"}}}],
+    },
     "layer-before-the-head": {
         "embedding": {"name": "token", "norm": "layer"},
         "attention": GROUPED,

@@ -29,6 +29,7 @@ class ExpertsSpec(FeedForwardSpec):
         With `weights_on: input`: y = Σ expert_i(weight_i · x)
         With `latent`: y = W_up Σ weight_i · expert_i(W_down x), weights still of x
         With `shared`: y + shared(x), or y + σ(w · x) · shared(x) with `shared_gate`; the sum times `scale`
+        With `identity_experts`: expert_i(x) = x for the last ones, to which no weights belong
         With `output_norm`, the result is normalized
         With `branch_norm`: y = norm(Σ weight_i · expert_i(norm(x))) + norm(shared(norm(x))), four norms; weights of x itself
 
@@ -41,13 +42,18 @@ class ExpertsSpec(FeedForwardSpec):
     Notes:
         No token is dropped: experts have no capacity limit. Any feed-forward can be an expert; `gated` and `mlp` compute
         on stacked weights, one grouped product per projection. For dense first layers, override `feedforward` in the
-        model's `layers`.
+        model's `layers`. With identity experts (https://arxiv.org/abs/2509.01322), tokens differ in their arithmetic.
     """
 
     formula: ClassVar[str] = r"y = \sum_{i \in \text{chosen}(x)} w_i(x)\,\text{expert}_i(x)"
 
     name: Literal["experts"] = "experts"
     n_experts: int = Field(8, description="Number of experts to choose from.", ge=1)
+    identity_experts: int = Field(
+        0,
+        ge=0,
+        description="Further experts, after the others, that return their input, without computation (LongCat-Flash).",
+    )
     router: RouterSpec = component(
         "softmax-top-k", description="Router: chooses the experts of each token and their weights."
     )
@@ -90,6 +96,7 @@ class ExpertsSpec(FeedForwardSpec):
             "router": {"name": "top-k-softmax", "bias": True},
             "expert": {"name": "mlp", "d_hidden": 16},
             "latent": 12,
+            "identity_experts": 2,
         },
         {
             "n_experts": 4,
@@ -115,7 +122,7 @@ class ExpertsSpec(FeedForwardSpec):
         return self
 
     def problems(self, context: BuildContext) -> Iterator[Problem]:
-        for problem in self.router.expert_problems(self.n_experts):
+        for problem in self.router.expert_problems(self.n_experts + self.identity_experts):
             yield problem.below("router")
 
     def build(self, context: BuildContext) -> FeedForward:

@@ -176,7 +176,7 @@ const Check = (() => {
 
   function* experts(f, path) {
     if (f.name === "experts") {
-      const r = f.router, n = f.n_experts, below = [...path, "router"], size = Math.floor(n / r.n_groups);
+      const r = f.router, n = f.n_experts + f.identity_experts, below = [...path, "router"], size = Math.floor(n / r.n_groups);
       if (r.k > n) yield {path: [...below, "k"], message: `k is ${r.k}, but the layer has ${n} experts; lower k, or raise n_experts`};
       if (r.n_groups !== undefined) {
         if (n % r.n_groups) yield {path: [...below, "n_groups"], message: `${n} experts cannot be split into ${r.n_groups} equal groups; choose a divisor`};
@@ -198,6 +198,12 @@ const Check = (() => {
       yield {path: [...path, "block"], message: "a block with streams cannot be within another one; choose another block"};
     }
     if (block.name === "hierarchical") yield* cycles(block, path, attention);
+    if (block.name === "shortcut-experts") {
+      yield* experts(block.experts, [...path, "experts"]);
+      if ((attention.indexer ?? null) !== null) {
+        yield {path, message: `has two attentions, and ${attention.name} publishes its choice once; choose another of both`};
+      }
+    }
     if (block.block) yield* blocks(block.block, [...path, "block"], inHead, attention);
   }
 

@@ -16,11 +16,11 @@ const Parameters = (() => {
       return;
     }
     if (c.name !== "experts") throw new Unknown("feedforward " + c.name);
-    const n = c.n_experts, inner = c.latent || width;
-    walk.matrix(name + ".router.scores", width * n, own("router", c.router).bias ? n : 0);
+    const n = c.n_experts, choices = n + c.identity_experts, inner = c.latent || width;
+    walk.matrix(name + ".router.scores", width * choices, own("router", c.router).bias ? choices : 0);
     walk.norm(name + ".router.norm", c.router.norm ?? null, width);
-    if (c.router.expert_scale) walk.add(name + ".router.expert_scale", n);
-    if (c.router.selection_bias || c.router.bias_rate) walk.add(name + ".router.selection_bias", n);
+    if (c.router.expert_scale) walk.add(name + ".router.expert_scale", choices);
+    if (c.router.selection_bias || c.router.bias_rate) walk.add(name + ".router.selection_bias", choices);
     for (const each of ["load_balance", "router_z"]) walk.loss(each);
     if (c.latent) {
       walk.linear(name + ".latent_down", layer.linear, width, c.latent, false);
@@ -98,6 +98,7 @@ const Parameters = (() => {
     own("block", spec);
     if (spec.output_scale) walk.add(name + ".output_scale", 1);
     if (spec.name === "hierarchical") return stacks(walk, name, layer, spec, index);
+    if (spec.name === "shortcut-experts") return pair(walk, name, layer, spec);
     if (spec.name === "altup" || spec.name === "per-layer-embedding") {
       if (spec.name === "altup") streams(walk, name, layer, spec, index);
       else layerEmbedding(walk, name + ".embedding", layer, spec);
@@ -131,6 +132,18 @@ const Parameters = (() => {
       walk.norm(`${name}.${stack}_norm`, layer.norm, walk.d_model);
     }
     walk.add(name + ".start", walk.d_model);
+    return result;
+  }
+
+  /** Two attentions, each with a feed-forward, and experts beside them. */
+  function pair(walk, name, layer, spec) {
+    const result = {attention: 0, feedforward: 0};
+    for (const at of [0, 1]) {
+      for (const each of BOTH) walk.norm(`${name}.${each}.${at}`, layer.norm, walk.d_model);
+      result.attention += walk.measured(() => Attentions.ofLayer(walk, `${name}.attention.${at}`, layer));
+      result.feedforward += walk.measured(() => feedforward(walk, `${name}.feedforward.${at}`, layer.feedforward, layer));
+    }
+    result.feedforward += walk.measured(() => feedforward(walk, name + ".experts", spec.experts, layer));
     return result;
   }
 

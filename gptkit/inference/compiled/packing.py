@@ -188,7 +188,8 @@ def replace_grouped(module: fx.GraphModule) -> None:
 
 def _chosen(x_MI: Tensor, weight_XOI: Tensor, ends_X: Tensor) -> Tensor:
     row_M = torch.arange(x_MI.shape[0], device=x_MI.device)
-    expert_M = torch.ops.gptkit.stored((ends_X <= row_M[:, None]).sum(1))
+    # Rows of no expert, whose products are not used, are multiplied with the last matrix.
+    expert_M = torch.ops.gptkit.stored((ends_X <= row_M[:, None]).sum(1).clamp(max=weight_XOI.shape[0] - 1))
     x_M1I = torch.ops.gptkit.stored(x_MI.float())[:, None]
     y_MO: Tensor = (x_M1I * weight_XOI[expert_M].float()).sum(-1)
     return y_MO.to(x_MI.dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
@@ -28,10 +29,10 @@ class Experts(FeedForward):
 
     def __init__(self, spec: ExpertsSpec, context: BuildContext) -> None:
         super().__init__()
-        self.n_experts = spec.n_experts
+        self.n_experts, self.n_identities = spec.n_experts, spec.identity_experts
         self.weights_on = spec.weights_on
         self.scale = spec.scale
-        self.router = spec.router.build(context, n_experts=spec.n_experts)
+        self.router = spec.router.build(context, n_experts=spec.n_experts + spec.identity_experts)
         self.latent_down = context.linear(context.d_model, spec.latent, bias=False) if spec.latent else None
         self.experts = _experts(spec.expert, spec.inner_context("expert", context), spec.n_experts)
         self.latent_up = context.linear(spec.latent, context.d_model, bias=False) if spec.latent else None
@@ -73,7 +74,7 @@ class Experts(FeedForward):
         n_tokens, n_chosen = experts_NK.shape
         if n_tokens == 0:
             return x_NE
-        groups = group_rows(experts_NK, self.n_experts)
+        groups = group_rows(experts_NK, self.n_experts, outside=self.n_identities > 0)
         x_NKE = x_NE[:, None].expand(-1, n_chosen, -1)
         if self.weights_on == "input":
             x_NKE = x_NKE * weights_NK[..., None]
@@ -83,7 +84,12 @@ class Experts(FeedForward):
         y_NKE = reorder(y_ME, groups.back_M, groups.order_M).view(n_tokens, n_chosen, -1)
         if self.weights_on == "output":
             y_NKE = y_NKE * weights_NK[..., None]
-        return y_NKE.sum(dim=1).to(x_NE.dtype)
+        if not self.n_identities:
+            return y_NKE.sum(dim=1).to(x_NE.dtype)
+        identities_NK = experts_NK >= self.n_experts
+        share_N1 = torch.where(identities_NK, weights_NK, 0.0).sum(dim=1, keepdim=True)
+        y_NKE = torch.where(identities_NK[..., None], 0.0, y_NKE)
+        return (y_NKE.sum(dim=1) + share_N1 * x_NE).to(x_NE.dtype)
 
 
 def _norm(spec: ExpertsSpec, context: BuildContext, needed: bool = True) -> nn.Module | None:

@@ -74,6 +74,11 @@ class $class_name(nn.Module):
             #else
             y_NE = y_NE.index_add(0, tokens_M, weights_M1 * self.experts(x_NE[tokens_M], expert))
             #end
+        #if identities
+        # The other experts return their input.
+        weights_N1 = weights_NK.masked_fill(experts_NK < $N_EXPERTS, 0).sum(dim=1, keepdim=True)
+        y_NE = y_NE + weights_N1 * x_NE
+        #end
         #if latent
         y_NE = self.latent_up(y_NE)
         #end
@@ -115,7 +120,7 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
     if spec.latent:
         width = Setting(spec.latent, "features of the vectors that experts transform")
         form = _narrowed(form, width)
-    router = written(spec.router, context, n_experts=spec.n_experts)
+    router = _router(spec, context)
     reads = "route" in router.calls  # the token ids, which the cache has
     parts = {"router": router, "experts": form}
     if spec.shared is not None:
@@ -142,6 +147,7 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         normed=spec.output_norm is not None,
         branches=spec.branch_norm is not None,
         latent=bool(spec.latent),
+        identities=spec.identity_experts > 0,
         latent_down=linear(context, "D_MODEL", "$D_LATENT", bias=False),
         latent_up=linear(context, "$D_LATENT", "D_MODEL", bias=False),
     )
@@ -150,7 +156,7 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         settings["D_LATENT"] = width
     if spec.scale != 1:
         settings["EXPERTS_SCALE"] = Setting(spec.scale, "factor of the mixture's output")
-    names = "n_experts router expert shared shared_gate weights_on scale output_norm branch_norm latent"
+    names = "n_experts identity_experts router expert shared shared_gate weights_on scale output_norm branch_norm latent"
     calls = {"apply": "self.feedforward($x, positions_T, cache)"} if reads else {}
     variant = "Hashed" if reads else ""
     return Written(
@@ -163,6 +169,16 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         variant=variant,
         fields=names.split(),
     )
+
+
+def _router(spec: ExpertsSpec, context: WritingContext) -> Written:
+    if not spec.identity_experts:
+        return written(spec.router, context, n_experts=spec.n_experts)
+    n_choices = spec.n_experts + spec.identity_experts
+    router = written(spec.router, context, n_experts=n_choices)
+    settings = {name: setting for name, setting in router.settings.items() if name != "N_EXPERTS"}
+    settings["N_CHOICES"] = Setting(n_choices, "experts to choose from; the last ones return their input")
+    return dataclasses.replace(router, text=router.text.replace("$N_EXPERTS", "$N_CHOICES"), settings=settings)
 
 
 def _experts(spec: ExpertsSpec, context: WritingContext) -> Written:
