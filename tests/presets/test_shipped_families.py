@@ -70,6 +70,10 @@ PUBLISHED = {
 }
 
 
+UNUSED = {"longcat-flash": 28 * 256 * 2 * 2048 * 6144}
+"""Parameters of transformers' class that it does not use: projections of experts that return their input."""
+
+
 def count(model: Any, ignored: Sequence[str] = ()) -> int:
     # What is saved counts: the selection bias of experts is not a parameter in some families. Tables that follow from the
     # configuration do not count, nor does an import read them.
@@ -107,7 +111,7 @@ def test_shipped_spec_equals_the_released_model(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_parameter_count_equals_that_of_the_released_model(name: str) -> None:
     actual = count(GPT(open_spec(name).spec.model, device="meta"))
-    assert actual == counted_by_transformers(CONFIGS[name])
+    assert actual == counted_by_transformers(CONFIGS[name]) - UNUSED.get(name, 0)
     assert actual == PUBLISHED.get(name, actual)
     assert summary(find(name)).startswith(f"{actual:,} parameters; ")
 

@@ -250,6 +250,21 @@ JAMBA = {
     "mamba_d_conv": 3,
     "mamba_dt_rank": 5,
 }
+LONGCAT = {
+    **{key: value for key, value in LATENT.items() if key not in ("moe_intermediate_size", "num_experts_per_tok")},
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "ffn_hidden_size": 72,
+    "expert_ffn_hidden_size": 24,
+    "num_layers": 2,
+    "num_attention_heads": 6,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "n_routed_experts": 5,
+    "zero_expert_num": 3,
+    "moe_topk": 3,
+}
+del LONGCAT["first_k_dense_replace"]
 GRIFFIN = {
     **{key: value for key, value in LLAMA.items() if key != "max_position_embeddings"},
     "num_hidden_layers": 4,
@@ -596,10 +611,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "bitnet": ("BitNet", LLAMA),
     "modernbert_decoder": ("ModernBertDecoder", MODERNBERT),
     "diffllama": ("DiffLlama", {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 4}),
+    "longcat_flash": ("LongcatFlash", LONGCAT),
     "kimi_linear": ("KimiLinear", {**LLAMA, **HYBRID_LATENT, "linear_head_dim": 12, "linear_num_heads": 3}),
 }
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "longcat_flash-yarn": (
+        "LongcatFlash",
+        {**LONGCAT, "zero_expert_num": 0, "attention_bias": True, "rope_parameters": {**SHARP, **ROPE}},
+    ),
     "modernbert_decoder-biased": (
         "ModernBertDecoder",
         {
