@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
@@ -15,9 +14,9 @@ from gptkit.core.errors import TokenizerError
 from gptkit.runs.exporting import export_model
 from gptkit.text.published import recipe
 from gptkit.text.ranks import RankTokenizer
-from tests.support.gguf_families import NAMES, family_of, model_of
+from tests.support.gguf_families import NAMES, family_of, model_of, tolerance_of
 from tests.support.gguf_models import DECODER, MODELS, make_pieces, make_run
-from tests.support.llama_server import PROMPTS, greedy, served, written
+from tests.support.llama_server import PROMPTS, compare_probabilities, greedy, served, written
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed")
 
@@ -46,10 +45,6 @@ def test_greedy_tokens_equal_llama_cpp(tmp_path: Path, name: str, type: Any) -> 
             assert written(ask, ids, 20) == expected, f"the closest choice was by {closest:.1g}"
 
 
-GELU = ("falcon", "mpt", "gemma", "starcoder2")
-"""ggml computes GELU by a table in fp16."""
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_families_equal_llama_cpp(tmp_path: Path, name: str) -> None:
     """Greedy tokens, and the probabilities of the most likely ones, which exceed the attention windows."""
@@ -61,14 +56,7 @@ def test_families_equal_llama_cpp(tmp_path: Path, name: str) -> None:
             ids = list(prompt.encode())
             expected, closest = greedy(back, ids, 12)
             assert written(ask, ids, 12) == expected, f"the closest choice was by {closest:.1g}"
-            with torch.no_grad():
-                logits_TV = back.model(torch.tensor([ids])).logits[0].log_softmax(-1)
-            for end in range(8, len(ids) + 1, 3):
-                # Tokens that are parts of characters are reported without probabilities.
-                answer = ask("/completion", prompt=ids[:end], n_predict=1, temperature=0.0, n_probs=8)
-                for entry in answer.get("completion_probabilities", [{"top_logprobs": []}])[0]["top_logprobs"]:
-                    tolerance = 8e-3 if name.startswith(GELU) else 2e-4
-                    assert entry["logprob"] == pytest.approx(float(logits_TV[end - 1, entry["id"]]), abs=tolerance)
+            compare_probabilities(ask, back, ids, tolerance_of(name))
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o"])

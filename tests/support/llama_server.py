@@ -14,7 +14,7 @@ import torch
 
 import gptkit
 
-__all__ = ["PROMPTS", "greedy", "served", "written"]
+__all__ = ["PROMPTS", "compare_probabilities", "greedy", "served", "written"]
 
 PROMPTS = ["The quick brown fox jumps over", "in the beginning was the word", "0123456789 abcdefghij"]
 
@@ -62,3 +62,17 @@ def greedy(run: gptkit.Run, ids: list[int], count: int) -> tuple[list[int], floa
         closest = min(closest, float(best.values[0] - best.values[1]))
         ids.append(int(best.indices[0]))
     return ids[begin:], closest
+
+
+def compare_probabilities(ask: Any, run: gptkit.Run, ids: list[int], tolerance: float) -> None:
+    """Compare the log-probabilities of the most likely tokens after several beginnings of a text."""
+    with torch.no_grad():
+        logits_TV = run.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    # Tokens that are parts of characters are reported without probabilities, so they are not chosen. The probabilities are
+    # those before this choice.
+    options = {"temperature": 0.0, "n_probs": 8, "logit_bias": [[token, False] for token in range(128, 257)]}
+    for end in range(8, len(ids) + 1, 3):
+        answer = ask("/completion", prompt=ids[:end], n_predict=1, **options)
+        for entry in answer["completion_probabilities"][0]["top_logprobs"]:
+            expected = float(logits_TV[end - 1, entry["id"]])
+            assert abs(entry["logprob"] - expected) < tolerance, f"{entry['logprob']}, and expected {expected}"

@@ -7,10 +7,10 @@ from typing import Any
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.interop.formats.gguf.architecture import Architecture
-from gptkit.interop.formats.gguf.dense_architectures import COMMON, EXPERTS, SIZES
+from gptkit.interop.formats.gguf.common_keys import COMMON, EXPERTS, KV, RMS, SILU, SIZES, UNTIED, WIDTH
 from gptkit.interop.formats.gguf.layouts import Tiled
 from gptkit.interop.formats.gguf.metadata import Typed
-from gptkit.interop.formats.gguf.parts import HINT, Fixed, HasTensor, HeadSize, Key, Keys, Tied, Windows
+from gptkit.interop.formats.gguf.parts import HINT, Fixed, HasTensor, HeadSize, Key, Keys, Tied, Untrained, Windows
 from gptkit.interop.formats.gguf.rotary import Rotary
 from gptkit.interop.formats.gguf.rules import (
     POST_NORM,
@@ -27,13 +27,20 @@ from gptkit.kinds.family import Rule
 
 __all__ = ["EXPERT_ARCHITECTURES"]
 
-_RMS = Key("attention.layer_norm_rms_epsilon", "rms_norm_eps", "f32")
-_KV = Key("attention.head_count_kv", "num_key_value_heads", default="attention.head_count")
-_WIDTH = Key("feed_forward_length", "intermediate_size")
 _SHARED_WIDTH = Key("expert_shared_feed_forward_length", "shared_expert_intermediate_size")
-_SILU = Fixed({"hidden_act": "silu"})
-_SPARSE = (Keys((*SIZES, _KV, _RMS, *EXPERTS)), _SILU, Tied)
+_SPARSE = (Keys((*SIZES, KV, RMS, *EXPERTS)), SILU, Tied)
 _EVERY_LAYER = Fixed({"mlp_only_layers": [], "decoder_sparse_step": 1}, ignored=("expert_shared_count",))
+_EPS = 1e-6
+
+
+def _one_epsilon(where: str) -> Untrained:
+    """Return the part of an architecture in which llama.cpp has one epsilon, and the family a fixed one at a place."""
+    return Untrained(
+        lambda config: abs(config["rms_norm_eps"] - _EPS) > 1e-3 * _EPS,
+        f"llama.cpp uses the epsilon of norms for {where} too, where it is {_EPS} in this family",
+    )
+
+
 _ROUNDED = "llama.cpp rounds the range of rotary features that YaRN scales to whole features; this model does not round it."
 _LITE = (26, 27)
 """Numbers of layers for which llama.cpp expects no latent of queries."""
@@ -93,8 +100,8 @@ class _Linear:
         if self.sections:
             share = config.get("partial_rotary_factor") or 1.0
             pairs = round(share * config["head_dim"]) // 2
-            third = pairs // 3
-            result["rope.dimension_sections"] = Typed("i32s", [pairs - 2 * third, third, third, 0])
+            # Of three sections in turn, the n-th has every third pair from the n-th; pairs in none are not rotated.
+            result["rope.dimension_sections"] = Typed("i32s", [*((pairs + 2 - index) // 3 for index in range(3)), 0])
         return result
 
 
@@ -184,11 +191,14 @@ class _Routed:
             "expert_weights_norm": Typed("bool", bool(self.normed and config["norm_topk_prob"])),
         }
         if self.groups and config["n_group"] > 1:
+            if config["topk_group"] >= config["n_group"]:
+                raise ExternalModelError("llama.cpp requires that tokens choose fewer groups than there are", hint=HINT)
             keys["expert_group_count"] = Typed("u32", config["n_group"])
             keys["expert_group_used_count"] = Typed("u32", config["topk_group"])
         return keys
 
 
+_UNIT_KEYS = _one_epsilon("the unit vectors of linear attention's queries and keys")
 _NEXT_35 = (
     *_SPARSE,
     HeadSize(256),
@@ -196,14 +206,16 @@ _NEXT_35 = (
     _Unused(),
     Keys((_SHARED_WIDTH,)),
     Fixed(ignored=("expert_shared_count",)),
+    _UNIT_KEYS,
 )
 _NEXT = (*_NEXT_35, _EVERY_LAYER)
 _DEEPSEEK = (
-    Keys((*SIZES, _WIDTH, _RMS)),
-    _SILU,
+    Keys((*SIZES, WIDTH, RMS)),
+    SILU,
     Tied,
     Rotary(d_rotary="qk_rope_head_dim", scalings=()),
     _Latent(),
+    _one_epsilon("the norms of latents"),
 )
 _TILED_RATES = Rule("blocks.*.attention.rates", "blk.*.{ssm_beta,ssm_alpha}", Tiled(HALVES, (True, True)))
 _NO_BIAS = Fixed({"attention_bias": False})
@@ -218,8 +230,8 @@ EXPERT_ARCHITECTURES = (
         "llama",
         "mixtral",
         (
-            Keys((*SIZES, _KV, _WIDTH, _RMS, Key("expert_count", "num_local_experts"), EXPERTS[1])),
-            _SILU,
+            Keys((*SIZES, KV, WIDTH, RMS, Key("expert_count", "num_local_experts"), EXPERTS[1])),
+            SILU,
             Tied,
             HeadSize(),
             Rotary(),
@@ -232,7 +244,7 @@ EXPERT_ARCHITECTURES = (
         "gpt-oss",
         "gpt_oss",
         (
-            Keys((*SIZES, _KV, _RMS, Key("expert_count", "num_local_experts"), EXPERTS[1])),
+            Keys((*SIZES, KV, RMS, Key("expert_count", "num_local_experts"), EXPERTS[1])),
             Keys((Key("expert_feed_forward_length", "intermediate_size"),)),
             Fixed({"hidden_act": "silu", "swiglu_alpha": 1.702, "swiglu_limit": 7.0, "attention_bias": True}),
             Fixed({"tie_word_embeddings": False}, ignored=("feed_forward_length",)),
@@ -248,7 +260,8 @@ EXPERT_ARCHITECTURES = (
         "qwen2_moe",
         (
             *_SPARSE,
-            HeadSize(),
+            UNTIED,
+            HeadSize(implied=True),
             Rotary(),
             _Unused(),
             Keys((_SHARED_WIDTH,)),
@@ -273,7 +286,7 @@ EXPERT_ARCHITECTURES = (
     Architecture(
         "qwen35",
         "qwen3_5_text",
-        (*COMMON, HeadSize(256), Rotary(partial=True, head=256), _Linear(sections=True), _NO_BIAS),
+        (*COMMON, HeadSize(256), Rotary(partial=True, head=256), _Linear(sections=True), _NO_BIAS, _UNIT_KEYS),
         linear(_TILED_RATES, tiled=True),
     ),
     Architecture(
@@ -286,8 +299,8 @@ EXPERT_ARCHITECTURES = (
         "glm4moe",
         "glm4_moe",
         (
-            Keys((*SIZES, _KV, _WIDTH, _RMS)),
-            _SILU,
+            Keys((*SIZES, KV, WIDTH, RMS)),
+            SILU,
             Tied,
             HeadSize(),
             Rotary(partial=True),

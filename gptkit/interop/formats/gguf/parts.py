@@ -161,6 +161,13 @@ class HeadSize:
 
     def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
         if self.implied:
+            quotient, d_head = config["hidden_size"] // config["num_attention_heads"], config.get("head_dim")
+            if d_head not in (None, quotient):
+                raise ExternalModelError(
+                    f"in this architecture, llama.cpp expects heads of {quotient} features, the width divided by their "
+                    f"number, and those of this model have {d_head}",
+                    hint=HINT,
+                )
             return {}
         size = Typed("u32", config["head_dim"])
         return {"attention.key_length": size, "attention.value_length": size}

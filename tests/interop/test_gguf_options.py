@@ -1,0 +1,39 @@
+"""Every option of a family that GGUF has an architecture for: refused, or computed by llama.cpp as by gptkit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import gptkit
+from gptkit.core.errors import ExternalModelError
+from gptkit.runs.exporting import export_model
+from gptkit.testing.configurations import variants
+from tests.support.gguf_families import CONFIGS, family_of, tolerance_of
+from tests.support.gguf_models import make_run
+from tests.support.llama_server import PROMPTS, compare_probabilities, served
+
+pytest.importorskip("xllamacpp", reason="llama.cpp is not installed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_options_equal_llama_cpp_or_are_refused(tmp_path: Path, name: str) -> None:
+    """A server that cannot load a file fails too, by an exception."""
+    family, ids = family_of(name), list(PROMPTS[0].encode())
+    wrong = []
+    for number, variant in enumerate(variants(family, CONFIGS[name][1])):
+        run = make_run(tmp_path / f"run{number}", variant.model.model_dump(mode="json"), scale=0.5)
+        try:
+            file = export_model(run, tmp_path / f"{number}.gguf", family=family.component_name())
+        except ExternalModelError:
+            assert variant.what, "the model without changes is refused"
+            continue
+        back = gptkit.import_model(file, tmp_path / f"back{number}")
+        try:
+            with served(file) as ask:
+                compare_probabilities(ask, back, ids, tolerance_of(name))
+        except (AssertionError, RuntimeError) as error:
+            wrong.append(f"{variant.what}: {error}")
+    assert not wrong
