@@ -24,6 +24,9 @@ LLAMA: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 NO_BIAS = {"attention_bias": False}
+PLAIN = {key: value for key, value in LLAMA.items() if key not in ("num_key_value_heads", "rope_theta")}
+GPT2 = {"vocab_size": ROWS, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64, "n_inner": 96}
+BLOOM = {"vocab_size": ROWS, "hidden_size": 96, "seq_length": 64, "n_layer": 3, "num_hidden_layers": 3}
 GEMMA = {**LLAMA, "head_dim": 32, "tie_word_embeddings": True, "num_hidden_layers": 4}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
@@ -111,6 +114,18 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {**LLAMA, "tie_word_embeddings": True, "logit_scale": 0.25, "sliding_window": 9, "num_hidden_layers": 5},
     ),
     "starcoder2": ("starcoder2", {**LLAMA, "sliding_window": None}),
+    "gptneox": ("gpt_neox", {**PLAIN, "rotary_pct": 0.5, "use_parallel_residual": True}),
+    "gptneox-sequential": ("gpt_neox", {**PLAIN, "use_parallel_residual": False}),
+    "phi2": ("phi", {**LLAMA, "partial_rotary_factor": 0.5}),
+    "stablelm": ("stablelm", {**LLAMA, "use_qkv_bias": True}),
+    "stablelm-parallel": ("stablelm", {**LLAMA, "qk_layernorm": True, "use_parallel_residual": True}),
+    "olmo": ("olmo", {**LLAMA, "clip_qkv": 1.5}),
+    "bloom": ("bloom", {**BLOOM, **dict.fromkeys(("n_head", "num_attention_heads"), 6)}),
+    "starcoder": ("gpt_bigcode", GPT2),
+    "starcoder-separate": ("gpt_bigcode", {**GPT2, "multi_query": False, "tie_word_embeddings": False}),
+    "nemotron": ("nemotron", {**LLAMA, "mlp_bias": True}),
+    "nemotron-biased": ("nemotron", {**LLAMA, "attention_bias": True}),
+    "jais2": ("jais2", {**LLAMA, "head_dim": 32}),
     "falcon-7b": ("falcon", FALCON),
     "falcon-40b": ("falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),
     "mpt": (
@@ -170,7 +185,7 @@ def architecture_of(name: str) -> str:
 
 def tolerance_of(name: str) -> float:
     """Return the tolerance of log-probabilities of llama.cpp, which computes GELU from a table in fp16."""
-    gelu = ("falcon", "mpt", "gemma", "starcoder2")
+    gelu = ("falcon", "mpt", "gemma", "starcoder", "gptneox", "phi2", "bloom")
     return 8e-3 if name.startswith(gelu) else 2e-4
 
 
@@ -189,11 +204,19 @@ def wide_model_of(name: str) -> dict[str, Any]:
     """Return the model of a configuration in `CONFIGS` with matrices whose rows are whole blocks of k-quants."""
     model_type, config = CONFIGS[name]
     wide = {key: 256 if key in _WIDTHS else value for key, value in config.items()}
-    if "d_model" in wide:
-        wide["n_heads"] = 8  # MPT: 6 do not divide the width
+    # MPT and BLOOM: 6 do not divide the width.
+    wide |= {key: 8 for key in ("n_heads", "n_head", "num_attention_heads") if wide.get(key) == 6}
     return read_model(family_of(name), {"model_type": model_type, **wide}).model_dump(mode="json")
 
 
 _WIDTHS = frozenset(
-    ["hidden_size", "d_model", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"]
+    [
+        "hidden_size",
+        "d_model",
+        "n_embd",
+        "n_inner",
+        "intermediate_size",
+        "moe_intermediate_size",
+        "shared_expert_intermediate_size",
+    ]
 )

@@ -64,10 +64,15 @@ def plain_elements(matrices: torch.dtype) -> ElementOf:
 def _single(name: str) -> bool:
     """Return whether llama.cpp requires a tensor in f32, or keeps it so.
 
-    It adds biases and learned positions to activations in f32, and convolves in f32; routers decide between experts.
+    It adds biases and learned positions to activations in f32, multiplies by the weights of norms in f32 (those of single
+    heads are matrices), and convolves in f32; routers decide between experts.
     """
     stem, _, leaf = name.rpartition(".")
-    return leaf == "bias" or stem.rpartition(".")[2] in ("position_embd", "ssm_conv1d", "ffn_gate_inp", "ffn_gate_inp_shexp")
+    return (
+        leaf == "bias"
+        or stem.endswith("_norm")
+        or stem.rpartition(".")[2] in ("position_embd", "ssm_conv1d", "ffn_gate_inp", "ffn_gate_inp_shexp")
+    )
 
 
 def packed(type: str, name: str, shape: tuple[int, ...]) -> Packed:

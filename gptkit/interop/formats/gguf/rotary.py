@@ -22,6 +22,7 @@ class Rotary:
         partial: whether a part of each head may be rotated.
         head: the head's size where the file has none; None for the width divided by the number of heads.
         d_rotary: key of the configuration for the number of rotated features, in place of a fraction of the head.
+        base, fraction: keys of the configuration for the base and the rotated fraction of each head.
         scalings: the scalings that llama.cpp computes as the family does.
         yarn: keys of the configuration that a YaRN scaling has besides those of the file.
         explicit: whether the absence of a scaling is written out, for families that have one by default.
@@ -33,16 +34,18 @@ class Rotary:
     scalings: tuple[str, ...] = ("linear", "yarn")
     yarn: Mapping[str, Any] | None = None
     explicit: bool = False
+    base: str = "rope_theta"
+    fraction: str = "partial_rotary_factor"
 
     def read(self, keys: ExternalConfig, tensors: Collection[str]) -> dict[str, Any]:
-        config: dict[str, Any] = {"rope_theta": keys.number("rope.freq_base", 10000.0)}
+        config: dict[str, Any] = {self.base: keys.number("rope.freq_base", 10000.0)}
         if self.d_rotary:
             config[self.d_rotary] = keys.integer("rope.dimension_count")
         else:
             config |= self._read_fraction(keys)
         scaling = self._read_scaling(keys)
         if self.explicit and not scaling:
-            scaling = {"rope_parameters": {"rope_type": "default", "rope_theta": config["rope_theta"]}}
+            scaling = {"rope_parameters": {"rope_type": "default", "rope_theta": config[self.base]}}
         return config | scaling
 
     def _read_fraction(self, keys: ExternalConfig) -> dict[str, Any]:
@@ -50,7 +53,7 @@ class Rotary:
         d_head = keys.integer("attention.key_length", self.head or keys.integer("embedding_length") // max(1, n_heads))
         rotated = keys.integer("rope.dimension_count", d_head)
         if self.partial:
-            return {"partial_rotary_factor": rotated / max(1, d_head)}
+            return {self.fraction: rotated / max(1, d_head)}
         if rotated != d_head:
             keys.refuse("rope.dimension_count", f"positions must rotate whole heads of {d_head} features")
         return {}
@@ -72,11 +75,11 @@ class Rotary:
         return {"rope_scaling": scaling}
 
     def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
-        keys = {"rope.freq_base": Typed("f32", config["rope_theta"])}
+        keys = {"rope.freq_base": Typed("f32", config[self.base])}
         if self.d_rotary:
             keys["rope.dimension_count"] = Typed("u32", config[self.d_rotary])
         else:
-            share = config.get("partial_rotary_factor") or 1.0
+            share = config.get(self.fraction) or 1.0
             d_head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
             keys["rope.dimension_count"] = Typed("u32", round(share * d_head))
         scaling = config.get("rope_scaling") or {}

@@ -24,6 +24,7 @@ __all__ = [
     "FUSED",
     "FUSED_GATE",
     "OFFSETS",
+    "OFFSET_WEIGHTS",
     "POST_NORM",
     "QWEN_NEXT",
     "TURNED",
@@ -77,6 +78,8 @@ _OFFSET_NORMS = {
 }
 OFFSETS = tuple(Rule(native, stored, OFFSET) for native, stored in _OFFSET_NORMS.items())
 """Norms that add 1 to their weight natively."""
+OFFSET_WEIGHTS = tuple(Rule(f"{native}.weight", f"{stored}.weight", OFFSET) for native, stored in _OFFSET_NORMS.items())
+"""The same for norms that have a bias too."""
 
 
 def plain(model: Any) -> Sequence[Rule]:
