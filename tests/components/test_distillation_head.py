@@ -14,6 +14,7 @@ from torch import Tensor
 
 import gptkit
 from gptkit.components.head.modules import distillation
+from gptkit.nn.forward import Forward
 from gptkit.runs.opening import open_spec
 from gptkit.runs.planning import plan_training
 from gptkit.runs.planning_devices import find_device
@@ -173,9 +174,16 @@ def test_multi_token_prediction_is_placed_inside(teacher: gptkit.Run) -> None:
     losses = model(ids, targets).losses
     assert set(losses) == {"multi_token", "distillation"}
     inner = {"name": "distillation", "teacher": str(teacher.directory)}
-    outside = gptkit.GPT({**MODEL, "head": {"name": "multi-token", "head": inner}}, model.vocab_size).train()
+    for outer in ({"name": "multi-token", "head": inner}, {**inner, "head": {"name": "multi-token", "head": inner}}):
+        with pytest.raises(gptkit.SpecError, match="make distillation the outer head, and multi-token its head"):
+            gptkit.GPT({**MODEL, "head": outer}, model.vocab_size)
+    with pytest.raises(gptkit.SpecError, match="a distillation within another one"):
+        gptkit.GPT({**MODEL, "head": {**inner, "head": inner}}, model.vocab_size)
+    # A head of a plugin may call it several times, too.
+    x_BTE, context = torch.zeros(*ids.shape, MODEL["d_model"], dtype=torch.float64), Forward(ids)
+    model.head.loss(x_BTE, targets, context)
     with pytest.raises(gptkit.GptkitError, match="several times in one forward pass"):
-        outside(ids, targets)
+        model.head.loss(x_BTE, targets, context)
 
 
 def test_plan_counts_the_teacher(corpus: Path, teacher: gptkit.Run, tmp_path: Path) -> None:

@@ -121,6 +121,32 @@ def test_blocks_of_a_head_are_refused() -> None:
         gptkit.GPT({**SPEC, "head": head}, V)
 
 
+EMBEDDED = {"name": "per-layer-embedding", "d_embedding": P, "projection": True}
+ALTUP = {"name": "altup", "streams": 2, "d_embedding": P, "projection": True}
+
+
+@pytest.mark.parametrize("outer", [EMBEDDED, ALTUP])
+@pytest.mark.parametrize("inner", [EMBEDDED, {**ALTUP, "streams": 3}])
+def test_blocks_within_each_other_have_different_embeddings(outer: dict[str, Any], inner: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"block: has the embedding of the block around it|cannot be within another one"):
+        gptkit.GPT({**SPEC, "block": {**outer, "block": inner}}, V)
+
+
+def test_an_embedding_of_another_width_may_be_within_one() -> None:
+    model = gptkit.GPT({**SPEC, "block": {**EMBEDDED, "block": {**EMBEDDED, "d_embedding": P + 1}}}, V)
+    assert len(model.shared) == 2
+
+
+@pytest.mark.parametrize("inner", [EMBEDDED, ALTUP, {"name": "laurel"}])
+def test_blocks_in_cycles_have_no_layer_embedding(inner: dict[str, Any]) -> None:
+    spec = {**SPEC, "block": {"name": "hierarchical", "block": inner}}
+    if inner["name"] == "laurel":
+        gptkit.GPT(spec, V)
+        return
+    with pytest.raises(SpecError, match="a layer has one embedding of each token"):
+        gptkit.GPT(spec, V)
+
+
 def test_training_learns_tokens_that_differ_in_the_layer_embeddings_only() -> None:
     """The model's own embedding is the same for all tokens, so the next token depends on those of the layers."""
     torch.manual_seed(0)

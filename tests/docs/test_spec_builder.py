@@ -71,6 +71,11 @@ WRONG: list[dict[str, Any]] = [
     {"block": {"name": "shortcut-experts", "experts": {"name": "experts", "n_experts": 1, "router": {"k": 2}}}},
     {"feedforward": {"name": "experts", "n_experts": 2, "identity_experts": 2, "router": {"k": 5}}},
     {"block": {"name": "altup", "block": {"name": "per-layer-embedding", "block": "altup"}}},
+    {"block": "per-layer-embedding", "layers": [{"block": {"block": "per-layer-embedding"}}]},
+    {"block": {"name": "altup", "d_embedding": 32, "block": "per-layer-embedding"}},
+    {"block": {"name": "hierarchical", "block": "per-layer-embedding"}},
+    {"head": {"name": "multi-token", "head": {"name": "distillation", "teacher": "runs/teacher"}}},
+    {"head": {"name": "distillation", "teacher": "a", "head": {"name": "distillation", "teacher": "b"}}},
 ]
 
 SOURCES = [{"name": "a", "data": "builtin", "weight": 1}, {"name": "b", "data": {"name": "text", "path": "b"}, "weight": 2}]

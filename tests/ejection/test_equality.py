@@ -52,6 +52,7 @@ def test_refusals_name_the_component_and_the_option() -> None:
         "attention": {**GROUPED, "reuse_kv": True},
         "recurrence": {"name": "lightning", "n_heads": 2},
     }
+    embedded = {"name": "per-layer-embedding", "projection": True}
     for changes, message in (
         ({"attention": hybrid}, "layers 0 and 1 cannot be written out: they have one cache"),
         ({**SPECS["sparse-latent"], "layers": [{}, previous]}, "with indexer: previous and another window"),
@@ -59,6 +60,8 @@ def test_refusals_name_the_component_and_the_option() -> None:
             {"linear": {"name": "low-rank", "projections": ["*.qkv"]}},
             r"'low-rank' cannot be written out with adapters of some",
         ),
+        ({"layers": [{}, {"block": embedded}]}, "of layer 1 projects its own input"),
+        ({"block": {"name": "altup", "streams": 2, "block": embedded}}, "of layer 0 projects its own input"),
     ):
         with pytest.raises(NotWrittenError, match=message):
             source_of(GPT({**BASE, **changes}, 61, device="meta"))

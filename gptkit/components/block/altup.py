@@ -74,6 +74,7 @@ class AltUpSpec(LayerEmbeddingFields):
             yield Problem((), "has no streams for the blocks of a head; choose another block there")
         if any(isinstance(part, AltUpSpec) for _, part in components(self.block)):
             yield Problem(("block",), "a block with streams cannot be within another one; choose another block")
+        yield from self.nested_problems()
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.altup import AltUp

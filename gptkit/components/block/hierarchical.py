@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from gptkit.components.block.per_layer_embedding import LayerEmbeddingFields
 from gptkit.core.component import component
 from gptkit.core.errors import Problem
+from gptkit.core.walk import components
 from gptkit.kinds.block import BlockSpec, Step, Within
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import WritingContext, Written
@@ -97,6 +99,10 @@ class HierarchicalSpec(BlockSpec):
             name = context.parts.attention.name
             yield Problem(
                 (), f"computes its attention several times, and {name} publishes its choice once; choose another of both"
+            )
+        if any(isinstance(part, LayerEmbeddingFields) and part.embedded for _, part in components(self.block)):
+            yield Problem(
+                ("block",), "is computed several times, and a layer has one embedding of each token; choose another block"
             )
         if self.start == "learned" and self.gradients()[0] < self.low_cycles:
             yield Problem(("start",), "no gradient reaches it with these gradient_cycles; set start: fixed")

@@ -10,6 +10,7 @@ from pydantic import Field
 from gptkit.components.block.sandwich import output_scaling
 from gptkit.core.component import component, optional_component
 from gptkit.core.errors import Problem
+from gptkit.core.walk import components
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.block import BlockSpec, Step, Within
 from gptkit.kinds.context import BuildContext
@@ -40,9 +41,25 @@ class LayerEmbeddingFields(BlockSpec):
         description="Norm of what is added, and of the projection, with one weight for all layers; none by default."
     )
 
+    @property
+    def embedded(self) -> tuple[Any, ...] | None:
+        """The fields that select the shared table; None without an embedding."""
+        return None if self.d_embedding is None else (self.d_embedding, self.n_ids, self.projection, self.norm)
+
     def problems(self, context: BuildContext) -> Iterator[Problem]:
         if context.parts.index >= context.n_layers:
             yield Problem((), "has no embedding for the blocks of a head; choose another block there")
+        yield from self.nested_problems()
+
+    def nested_problems(self) -> Iterator[Problem]:
+        """Yield a problem if a block within this one has the same embedding, of which a layer has one."""
+        inner = [
+            part.embedded for _, part in components(self) if part is not self and isinstance(part, LayerEmbeddingFields)
+        ]
+        if self.embedded is not None and self.embedded in inner:
+            yield Problem(
+                ("block",), "has the embedding of the block around it; choose another d_embedding, or another block"
+            )
 
 
 class PerLayerEmbeddingSpec(LayerEmbeddingFields):
@@ -51,7 +68,8 @@ class PerLayerEmbeddingSpec(LayerEmbeddingFields):
     Formula:
         x ← block(x)
         x ← x + norm(W_out (activation(W_gate x) ⊙ p_l)), with p_l = √d_embedding · e_l[id]
-        With `projection`: p_l = (√d_embedding · e_l[id] + norm(W_l x_0 / √d_model)) / √2, x_0 the input of the first layer
+        With `projection`: p_l = (√d_embedding · e_l[id] + norm(W_l x_0 / √d_model)) / √2
+        x_0 is the input of the first layer with this embedding
 
     Shapes:
         (B, T, d_model) → (B, T, d_model); W_gate (d_embedding, d_model); the tables e of all layers are one,

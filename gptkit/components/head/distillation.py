@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from gptkit.core.component import component
+from gptkit.core.errors import Problem
+from gptkit.core.walk import components
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.head import HeadSpec
@@ -63,6 +65,10 @@ class DistillationHeadSpec(HeadSpec):
         {"teacher": "runs/teacher"},
         {"teacher": "runs/teacher", "temperature": 1.0, "weight": 0.5, "head": {"name": "linear", "tied": True}},
     )
+
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
+        if any(isinstance(part, DistillationHeadSpec) for _, part in components(self.head)):
+            yield Problem(("head",), "a distillation within another one has a second teacher; choose another head")
 
     def resolved(self, context: BuildContext) -> Any:
         return self.replace(teacher=str(Path(self.teacher).expanduser().absolute()))

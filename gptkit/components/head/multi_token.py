@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from gptkit.components.head.distillation import DistillationHeadSpec
 from gptkit.core.component import component
 from gptkit.core.errors import Problem
+from gptkit.core.walk import components
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.embedding import EmbeddingSpec
@@ -60,6 +62,12 @@ class MultiTokenHeadSpec(HeadSpec):
     def problems(self, context: BuildContext) -> Iterator[Problem]:
         if self.depth >= context.context_length:
             yield Problem(("depth",), f"must be below the context length {context.context_length}; choose a smaller one")
+        if any(isinstance(part, DistillationHeadSpec) for _, part in components(self.head)):
+            yield Problem(
+                ("head",),
+                "is called for every predicted token, and the teacher of a distillation once; make distillation the outer "
+                "head, and multi-token its head",
+            )
 
     def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
         from gptkit.components.head.modules.multi_token import MultiTokenHead

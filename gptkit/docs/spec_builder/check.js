@@ -197,6 +197,9 @@ const Check = (() => {
     if (block.name === "altup" && contains(block, "altup")) {
       yield {path: [...path, "block"], message: "a block with streams cannot be within another one; choose another block"};
     }
+    if (embedded(block) !== null && within(block).some(inner => embedded(inner) === embedded(block))) {
+      yield {path: [...path, "block"], message: "has the embedding of the block around it; choose another d_embedding, or another block"};
+    }
     if (block.name === "hierarchical") yield* cycles(block, path, attention);
     if (block.name === "shortcut-experts") {
       yield* experts(block.experts, [...path, "experts"]);
@@ -205,6 +208,17 @@ const Check = (() => {
       }
     }
     if (block.block) yield* blocks(block.block, [...path, "block"], inHead, attention);
+  }
+
+  /** The blocks within a block. */
+  function within(block) {
+    return block.block ? [block.block, ...within(block.block)] : [];
+  }
+
+  /** The fields that select the table of a block with an embedding for each layer; null without one. */
+  function embedded(block) {
+    const has = ["altup", "per-layer-embedding"].includes(block.name) && (block.d_embedding ?? null) !== null;
+    return has ? JSON.stringify([block.d_embedding, block.n_ids, block.projection, block.norm]) : null;
   }
 
   function* cycles(block, path, attention) {
@@ -218,12 +232,22 @@ const Check = (() => {
     if ((attention.indexer ?? null) !== null) {
       yield {path, message: `computes its attention several times, and ${attention.name} publishes its choice once; choose another of both`};
     }
+    if (within(block).some(inner => embedded(inner) !== null)) {
+      yield {path: [...path, "block"], message: "is computed several times, and a layer has one embedding of each token; choose another block"};
+    }
     if (block.start === "learned" && passing[0] < low) {
       yield {path: [...path, "start"], message: "no gradient reaches it with these gradient_cycles; set start: fixed"};
     }
   }
 
   function* headBlocks(head, path, attention) {
+    const inner = head => head.head ? [head.head.name, ...inner(head.head)] : [];
+    if (inner(head).includes("distillation")) {
+      const message = head.name === "distillation"
+        ? "a distillation within another one has a second teacher; choose another head"
+        : "is called for every predicted token, and the teacher of a distillation once; make distillation the outer head, and multi-token its head";
+      yield {path: [...path, "head"], message};
+    }
     if (head.block) yield* blocks(head.block, [...path, "block"], true, attention);
     if (head.head) yield* headBlocks(head.head, [...path, "head"], attention);
   }

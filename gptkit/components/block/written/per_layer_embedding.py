@@ -132,7 +132,18 @@ def layer_embedding(spec: LayerEmbeddingFields, context: WritingContext) -> Writ
 
 
 def layer_inputs(spec: LayerEmbeddingFields, context: WritingContext) -> dict[str, Written]:
-    """Return the module that all layers share, by its name in the model."""
+    """Return the module that all layers share, by its name in the model.
+
+    Raises:
+        NotWrittenError: it projects another input than that of the first layer, the one that a written model passes.
+    """
+    first = context.blocks[0] if context.blocks else None
+    if spec.projection and getattr(first, "embedded", None) != spec.embedded:
+        raise NotWrittenError(
+            f"block {spec.name!r} of layer {context.parts.index} projects its own input, and a written model projects the "
+            "input of layer 0",
+            hint="Give layer 0 the same block, outside of others, or set projection: false.",
+        )
     fewer = spec.n_ids is not None and spec.n_ids < context.vocab_size
     rows = Setting(spec.n_ids, "token ids with a row in the table for layers") if fewer else Setting(Name("VOCAB_SIZE"))
     norm = spec.norm if spec.projection else None
