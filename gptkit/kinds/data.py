@@ -14,7 +14,10 @@ from gptkit.core.component import Component
 from gptkit.core.errors import DataError
 from gptkit.core.spec import fail
 
-__all__ = ["DataSpec", "Document"]
+__all__ = ["LARGEST_WEIGHT", "DataSpec", "Document"]
+
+LARGEST_WEIGHT = 1e12
+"""Largest weight of a source of a mixture: sums of them, and products with numbers of tokens, are finite."""
 
 
 @dataclass(frozen=True)

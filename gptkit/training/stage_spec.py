@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from gptkit.core.component import optional_component
 from gptkit.core.errors import Problem
 from gptkit.core.spec import Spec, fail
+from gptkit.kinds.data import LARGEST_WEIGHT
 from gptkit.kinds.optimizer import ScheduleSpec
 
 __all__ = ["Stage", "StageSpec", "stage_problems", "timeline"]
@@ -43,7 +44,7 @@ class StageSpec(Spec):
         description="Weights of terms of the training loss in place of the model's: z_loss and label_smoothing of the head "
         "`linear`, multi_token of the head `multi-token`, load_balance and router_z of routers.",
     )
-    mixture: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
+    mixture: dict[str, Annotated[float, Field(ge=0, le=LARGEST_WEIGHT, allow_inf_nan=False)]] | None = Field(
         None,
         description="Relative weights of the sources of data `mixture`, by name; sources that are not named are not drawn. "
         "null for the weights of the data.",

@@ -227,6 +227,7 @@ def recorded(call: Any, seen: list[set[str]]) -> Any:
         ("mixture", {"a": 1, "cc": 1}, "training.stages.0.mixture.cc", "did you mean 'c'"),
         ("mixture", {"a": 0}, "training.stages.0.mixture", "no source has a weight"),
         ("mixture", {"a": -1}, "training.stages.0.mixture.a", "at least 0"),
+        ("mixture", {"a": 1.7e308, "b": 1.7e308}, "training.stages.0.mixture.a", "at most"),
     ],
 )
 def test_wrong_mixtures_of_stages_are_rejected(data: str, weights: dict[str, float], path: str, message: str) -> None:
@@ -244,6 +245,8 @@ def test_wrong_mixtures_of_stages_are_rejected(data: str, weights: dict[str, flo
         ({"shares": {"a": {"weight": 1}, "b": {}}}, "all sources have weights, or none has"),
         ({"shares": {"a": {"weight": 1, "epochs": 1}}}, "either a weight or epochs"),
         ({"shares": {"a": {"weight": 0}}}, "greater than 0"),
+        ({"shares": {"a": {"weight": 1.7e308}, "b": {"weight": 1.7e308}}}, "less than or equal to 1000000000000"),
+        ({"shares": {"a": {"epochs": 1.7e308}, "b": {}}}, "less than or equal to 1000000000000"),
         ({"shares": {"a/b": {}}}, "pattern"),
         ({"shares": {}}, "at least 1"),
         ({"shares": {"a": {"data": {"name": "text", "path": "a", "windows": "packed"}}}}, "set it for the mixture instead"),

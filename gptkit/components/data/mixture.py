@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from gptkit.core.spec import Spec, fail
-from gptkit.kinds.data import DataSpec, Document
+from gptkit.kinds.data import LARGEST_WEIGHT, DataSpec, Document
 
 _COMMON = ("validation", "windows", "stride", "shuffle", "document_mask")
 
@@ -21,11 +21,16 @@ class MixtureSource(Spec):
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="Name of the source, in metrics.")
     data: DataSpec = Field(description="The corpus.")
     weight: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Share of the training windows, relative to the other sources."
+        None,
+        gt=0,
+        le=LARGEST_WEIGHT,
+        allow_inf_nan=False,
+        description="Share of the training windows, relative to the other sources.",
     )
     epochs: float | None = Field(
         None,
         gt=0,
+        le=LARGEST_WEIGHT,
         allow_inf_nan=False,
         description="Number of times that its tokens are seen, relative to other sources; instead of weights. 1 by default.",
     )
