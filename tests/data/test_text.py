@@ -6,6 +6,7 @@ import gzip
 import itertools
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -301,3 +302,16 @@ def test_experiment_in_the_directory_of_its_corpus_is_excluded(books: Path) -> N
     (experiment / "experiment.json").write_text("{}")
     assert texts(TextDataSpec(path=["books", "books/**/*.md"]), books) == ["first\n", "second\n", "third\n"]
     assert texts(TextDataSpec(path="books/compared"), books) == ["a report\n"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+def test_names_need_not_be_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr("gptkit.components.data._files._BY_CONTENT", limit)
+    for name in (b"caf\xe9.txt", b"a.t\xe9", b"b.t\xe8"):
+        (tmp_path / os.fsdecode(name)).write_text("text\n")
+    data = TextDataSpec(path="*")
+    assert texts(data, tmp_path) == ["text\n"] * 3
+    before = data.fingerprint(tmp_path)
+    (tmp_path / "caf\udce9.txt").write_text("another text\n")
+    assert data.fingerprint(tmp_path) != before

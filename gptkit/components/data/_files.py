@@ -215,10 +215,10 @@ def fingerprint_files(files: Sequence[Path], *facts: object) -> str:
         for path, stat in zip(files, stats, strict=True):
             if by_content:
                 content = path.read_bytes()
-                digest.update(f"\0{path.suffix} {len(content)}\0".encode())
+                digest.update(b"\0%b %d\0" % (os.fsencode(path.suffix), len(content)))
                 digest.update(content)
             else:
-                digest.update(f"\0{path.suffix} {stat.st_size} {stat.st_mtime_ns}\0".encode())
+                digest.update(b"\0%b %d %d\0" % (os.fsencode(path.suffix), stat.st_size, stat.st_mtime_ns))
     except OSError as error:
         # Errors while reading an open file do not name the file, unlike errors while opening it.
         raise DataError(f"{error.filename or path}: {error.strerror}") from None
