@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping
+from types import FunctionType
 from typing import Any
+
+from pydantic import BaseModel
 
 from gptkit.core.component import Component
 from gptkit.core.errors import RegistryError
@@ -72,7 +76,40 @@ def check_component(cls: type[Component], kinds: Mapping[str, Entry]) -> None:
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if missing:
         raise RegistryError(f"{where} does not implement {', '.join(missing)}")
+    _check_fields(where, cls)
+    for method in sorted(getattr(kinds[cls.kind].cls, "__abstractmethods__", ())):
+        _check_signature(where, cls, kinds[cls.kind].cls, method)
     cls.model_rebuild()
+
+
+def _check_fields(where: str, cls: type[Component]) -> None:
+    """Reject fields with the names of methods and class variables, which gptkit would read in their place."""
+    for field in cls.model_fields:
+        base = next((each for each in cls.__mro__[1:] if field in vars(each)), None)
+        if base is BaseModel and not field.startswith("model_"):
+            continue  # former names of pydantic's methods, such as `copy`, which nothing calls
+        if base is not None and isinstance(vars(base)[field], (FunctionType, classmethod, staticmethod)):
+            raise RegistryError(f"{where}: the field {field!r} replaces a method of {base.__name__}; give it another name")
+        if field in Component.__class_vars__:
+            raise RegistryError(f"{where}: the field {field!r} replaces a class variable; give it another name")
+    for variable in ("aliases", "examples"):
+        if not isinstance(getattr(cls, variable), (tuple, list)):
+            raise RegistryError(f"{where}: {variable} is a {type(getattr(cls, variable)).__name__}, not a tuple")
+
+
+def _check_signature(where: str, cls: type[Component], kind: type[Component], method: str) -> None:
+    """Reject a method that cannot be called as its kind declares it."""
+    declared, own = getattr(kind, method), getattr(cls, method)
+    if not (isinstance(declared, FunctionType) and callable(own)):
+        return
+    parameters = [each for each in inspect.signature(declared).parameters.values() if each.default is each.empty]
+    positional = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    named = {each.name: None for each in parameters if each.kind is each.KEYWORD_ONLY}
+    try:
+        inspect.signature(own).bind(*positional, **named)
+    except TypeError as error:
+        call = ", ".join([*positional[1:], *(f"{name}=…" for name in named)])
+        raise RegistryError(f"{where}: {method} is called as {method}({call}), and does not accept this: {error}") from None
 
 
 def check_lazy(lazy: LazyComponent, kinds: Mapping[str, Entry]) -> None:

@@ -16,7 +16,7 @@ from gptkit.core.component import Component
 from gptkit.core.errors import CollisionError, RegistryError
 from gptkit.core.lazy import LazyComponent
 from gptkit.core.registry.checks import as_components, as_kinds, check_component, check_kind, check_lazy
-from gptkit.core.registry.plugin import Entry, EntryPoint, Pending, Plugin, canonical_name, described
+from gptkit.core.registry.plugin import Entry, EntryPoint, Pending, Plugin, canonical_name, described, require_module_path
 from gptkit.core.suggestions import did_you_mean
 
 __all__ = ["Contents", "Loader"]
@@ -65,6 +65,7 @@ class Loader:
                 plugin.status = "disabled"
                 continue
             with self._isolated(plugin, "could not be imported"):
+                require_module_path(plugin)
                 self._register(plugin, entry_point.load())
         for kinds_first in (True, False):
             self._collect(kinds_first)
@@ -103,7 +104,9 @@ class Loader:
             with _output_recorded(plugin):
                 cls = entry.lazy.load()
                 check_component(cls, self.contents.kinds)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, or a panic of an extension module
             reason = error.message if isinstance(error, RegistryError) else _summary(error)
             message = f"{kind} {name!r} of {plugin.provenance} could not be loaded: {reason}"
             plugin.add_unusable(kind, name, message)
@@ -190,8 +193,10 @@ class Loader:
                 yield
         except RegistryError as error:
             self._break(plugin, error.message)
-        except (Exception, SystemExit) as error:
-            self._break(plugin, f"{what}: {_summary(error)}")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit, or a panic of an extension module
+            self._break(plugin, f"{what}: {_summary(error)}{_other_version(error)}")
 
     def _break(self, plugin: Plugin, error: str) -> None:
         plugin.status, plugin.error, plugin.detail = "broken", error, traceback.format_exc()
@@ -209,6 +214,15 @@ def _output_recorded(plugin: Plugin) -> Iterator[None]:
             yield
     finally:
         plugin.printed += output.getvalue()
+
+
+def _other_version(error: BaseException) -> str:
+    """Return the remedy for an import of gptkit that fails, which other versions of gptkit may have; "" for other errors."""
+    if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] != "gptkit":
+        return ""
+    from gptkit import __version__
+
+    return f"; it may have been written for another version than gptkit {__version__}: update both"
 
 
 def _summary(error: BaseException) -> str:

@@ -128,7 +128,8 @@ class Registry:
                 continue
             try:
                 returned = implementation.function(**{name: arguments[name] for name in implementation.argnames})
-            except Exception as error:
+                returned = list(returned) if isinstance(returned, Iterator) else returned  # a generator may raise, too
+            except (Exception, SystemExit) as error:
                 _log.warning("%s failed in %s and is skipped: %s: %s", plugin.provenance, hook, type(error).__name__, error)
                 continue
             yield plugin, returned

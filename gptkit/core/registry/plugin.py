@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gptkit.core.component import Component
+from gptkit.core.errors import RegistryError
 from gptkit.core.lazy import LazyComponent
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "described",
     "disabled_distributions",
     "installed",
+    "require_module_path",
 ]
 
 GROUP = "gptkit"
@@ -127,8 +129,20 @@ def canonical_name(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 
 
+def require_module_path(plugin: Plugin) -> None:
+    """Raise `RegistryError` if an entry point does not name a module, or an object in one.
+
+    Raises:
+        RegistryError: names the value and the form that is expected.
+    """
+    if not re.fullmatch(r"[\w.]+(\s*:\s*[\w.]+)?(\s*\[.*\])?", plugin.module.strip()):
+        remedy = "write package.module or package.module:object"
+        raise RegistryError(f"its entry point {plugin.name} = {plugin.module!r} names no module; {remedy}")
+
+
 def _distribution(entry_point: EntryPoint) -> tuple[str, str]:
     dist = getattr(entry_point, "dist", None)
     if dist is None:
         return entry_point.name, "0"
-    return dist.name, dist.version
+    # A directory without METADATA, left by an interrupted installation, has neither.
+    return dist.name or entry_point.name, dist.version or "0"
