@@ -18,6 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -150,6 +151,7 @@ def _key(registry: Registry, kind: str, name: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
+@cache  # reading the metadata of a distribution takes a millisecond, and every component needs all of them
 def _version(library: str) -> str:
     try:
         return version(library)
