@@ -38,7 +38,7 @@ from gptkit.training.page import TrainingPage
 from gptkit.training.parallel.processes import Processes
 from gptkit.training.precision import pick_device, pick_precision
 from gptkit.training.progress import ConsoleProgress
-from gptkit.training.rate import product_rate
+from gptkit.training.rate import known_product_rate
 from gptkit.training.records import LossPlot, MetricsFile, SamplesFile
 from gptkit.training.seeds import derive
 from gptkit.training.summary import SummaryFile
@@ -229,7 +229,7 @@ def _training_flops(spec: ExperimentSpec, vocab_size: int) -> float:
 
 def _product_rate(spec: ExperimentSpec) -> float:
     device = pick_device(spec.training.device)
-    return product_rate(device, pick_precision(spec.training.precision, device))
+    return known_product_rate(device, pick_precision(spec.training.precision, device))
 
 
 def _text_bytes(prepared: Prepared, spec: ExperimentSpec, tokenizer: Tokenizer) -> TextBytes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 
 import torch
 
-__all__ = ["product_rate", "synchronize"]
+__all__ = ["known_product_rate", "product_rate", "synchronize"]
 
 _SIZE = {"cpu": 1024, "mps": 2048, "cuda": 8192}
 """Rows and columns of the measured matrices: large enough for the highest rate, small enough to be fast."""
@@ -36,6 +37,17 @@ def product_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.3)
         synchronize(device)
         fastest = min(fastest, time.perf_counter() - start)
     return 2 * n**3 / fastest
+
+
+@cache
+def known_product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return `product_rate`, which is measured once per process: half a second is longer than a short training takes.
+
+    Args:
+        device: the device.
+        dtype: dtype of the matrices.
+    """
+    return product_rate(device, dtype)
 
 
 def synchronize(device: torch.device) -> None:
