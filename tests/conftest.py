@@ -34,6 +34,16 @@ def own_cache_directory(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def unhurried() -> Iterator[None]:
+    """Let no operation of this process be long enough to be shown: messages do not depend on the speed of the machine."""
+    from gptkit.core import activity
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(activity, "DELAY", 86_400.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def drawing() -> Iterator[Callable[..., None]]:
     """Write one pixel in place of the plot of losses, except in other processes and with `real_plots`.
 

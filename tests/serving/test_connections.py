@@ -126,7 +126,7 @@ def impatient(runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     assert process.stop() == 0
 
 
-def closes(client: socket.socket, seconds: float = 10) -> bytes:
+def closes(client: socket.socket, seconds: float = 120) -> bytes:
     """Return what the server sends until it closes the connection."""
     client.settimeout(seconds)
     parts = []

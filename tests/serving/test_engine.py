@@ -302,7 +302,7 @@ def test_events_reach_their_own_loop() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(300)
     assert len(results) == 3
     assert results[0] == results[1] == results[2]
     asyncio.run(engine.close())

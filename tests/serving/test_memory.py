@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -83,8 +84,12 @@ def test_requests_are_freed_when_they_end(name: str, runs: tuple[Path, Path], ca
                 before = counted()
                 for _ in range(5):
                     assert await ask(app, body, **options) == expected
-                await settled(engine)
-                return counted() - before
+                end = time.monotonic() + 60
+                while True:
+                    await settled(engine)
+                    left = counted() - before
+                    if not left or time.monotonic() > end:  # threads of a busy machine release their objects later
+                        return left
             finally:
                 gc.enable()
 
