@@ -102,12 +102,14 @@ def quantize(
         from gptkit.runs.calibrating import TOKENS, calibrate_run
         from gptkit.runs.precisions import require_original
         from gptkit.runs.quantization_report import quantization_report
-        from gptkit.runs.quantizing import quantize_run
+        from gptkit.runs.quantizing import quantize_run, require_target
         from gptkit.runs.run import load
 
         chosen = parsed(precision)
         run = load(directory)
         require_original(run)
+        if output is not None:
+            require_target(run, output, overwrite)
     calibrated = None
     if calibrate or calibration:
         with working("calibrating", quiet=quiet) as progress:

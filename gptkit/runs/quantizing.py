@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from gptkit.checkpoint.safetensors import save_tensors
+from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.kinds.format import Progress
 from gptkit.model.calibration import Calibration
@@ -19,9 +20,9 @@ from gptkit.runs.opening import Opened
 from gptkit.runs.precisions import PrecisionLike, precision_of, require_original
 from gptkit.runs.quantized import parts, quantized_tensors
 from gptkit.runs.run import Run, load
-from gptkit.runs.saving import write_run
+from gptkit.runs.saving import require_allowed, write_run
 
-__all__ = ["quantize_run"]
+__all__ = ["quantize_run", "require_target"]
 
 
 def quantize_run(
@@ -56,12 +57,13 @@ def quantize_run(
 
     Raises:
         SpecError: the precision is invalid.
-        GptkitError: the weights are already in a precision.
+        GptkitError: the weights are already in a precision, or the directory is that of the run itself.
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
     chosen = precision_of(precision, registry)
     source = run if isinstance(run, Run) else load(run, device="cpu", registry=registry)
     require_original(source)
+    require_target(source, path, overwrite)
     require_calibrated(calibration, chosen)
     spec = source.spec
     if has_adapters(spec.model):
@@ -96,3 +98,18 @@ def quantize_run(
         state={"quantized": quantized},
         **notes,
     )
+
+
+def require_target(source: Run, path: str | Path, overwrite: bool) -> None:
+    """Check, before anything is computed, that a quantized run may be written to a directory.
+
+    Raises:
+        GptkitError: it is that of the run itself, whose weights the quantized run does not have.
+        CheckpointError: it holds a run already, without `overwrite`, or other files.
+    """
+    if Path(path).resolve() == source.directory.resolve():
+        raise GptkitError(
+            f"{path} is the run that is quantized: its weights would be replaced by those of fewer bits, and be lost",
+            hint="Write the quantized run to another directory.",
+        )
+    require_allowed(RunDirectory(path), overwrite)

@@ -20,7 +20,7 @@ from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
 from gptkit.runs.spec import ExperimentSpec
 
-__all__ = ["save_opened", "save_run", "write_run"]
+__all__ = ["require_allowed", "save_opened", "save_run", "write_run"]
 
 _LISTED = 3
 
@@ -131,11 +131,11 @@ def write_run(
         CheckpointError: the directory holds a run already or other files, or another process writes into it.
     """
     run.recover()
-    _require_allowed(run, overwrite)
+    require_allowed(run, overwrite)
     with run.lock():
         placement = Placement(run)
         placement.recover()
-        _require_allowed(run, overwrite)
+        require_allowed(run, overwrite)
         try:
             new = RunDirectory(placement.begin())
             with atomic_directory(new.tokenizer) as directory:
@@ -153,7 +153,8 @@ def write_run(
     return run.path
 
 
-def _require_allowed(run: RunDirectory, overwrite: bool) -> None:
+def require_allowed(run: RunDirectory, overwrite: bool) -> None:
+    """Raise a `CheckpointError` if a run may not be written to the directory: it has other files, or a run that is kept."""
     run.require_no_file()
     if not (overwrite and run.holds_run):
         run.require_free()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,24 @@ def test_uses_that_are_refused(trained: Path, tmp_path: Path) -> None:
     assert gptkit.load(run).model.precision == gptkit.load(trained, precision="int8").model.precision
     with pytest.raises(SpecError, match="unknown precision 'int5'"):
         gptkit.load(trained, precision="int5")
+
+
+def test_a_run_is_not_replaced_by_its_quantized_weights(trained: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = checkpoint(run).joinpath("model.safetensors").read_bytes()
+    (tmp_path / "link").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    # Nothing is calibrated for minutes before the error: another exception would end with exit code 1.
+    monkeypatch.setattr("gptkit.runs.calibrating.calibrate_run", None)
+    for path in (run, "run/../run", tmp_path / "link"):
+        with pytest.raises(gptkit.GptkitError, match="is the run that is quantized"):
+            gptkit.quantize_run(run, path, "int8", overwrite=True)
+        result = CliRunner().invoke(app, ["quantize", str(run), "--calibrate", "-o", str(path), "--overwrite"])
+        assert result.exit_code == 2
+    again = CliRunner().invoke(app, ["quantize", str(run), "--calibrate", "-o", str(trained)])
+    assert again.exit_code == 2
+    assert "already holds a run" in again.stderr
+    assert checkpoint(run).joinpath("model.safetensors").read_bytes() == before
 
 
 def test_initial_weights_in_a_precision_are_refused(trained: Path, tmp_path: Path) -> None:
