@@ -24,6 +24,7 @@ from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.format import ExternalModel
 from gptkit.model.gpt import GPT
+from gptkit.model.merging import has_adapters, merged_model
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.block import Block
 
@@ -88,7 +89,7 @@ def compare(
     """Run the same tokens through a model and through the external one in transformers, both in fp32.
 
     Args:
-        native: the model, in fp32 on the CPU.
+        native: the model, in fp32 on the CPU; its adapters are compared as merged into the weights.
         external: the model that it should equal, in any format.
         n_tokens: how many tokens; more than any attention window, to test windows.
         tolerance: the relative difference up to which a part counts as equal.
@@ -98,6 +99,8 @@ def compare(
         RequirementError: transformers is not installed.
         ExternalModelError: transformers cannot load the model, or the two have different numbers of layers or features.
     """
+    if has_adapters(native.spec):
+        native = merged_model(native)
     family, config = family_of(external, registry)
     nested = config is not external.config
     reference = _reference(family, external, config if nested else None, _KERNELS.get(family.model_type, "eager"))

@@ -17,6 +17,7 @@ from gptkit.interop.differences import differences
 from gptkit.interop.generated import code_report
 from gptkit.kinds.format import ExternalModel
 from gptkit.model.gpt import GPT
+from gptkit.model.merging import has_adapters, merged_model
 
 __all__ = ["compare_composed"]
 
@@ -32,7 +33,7 @@ def compare_composed(
     """Run the same tokens through a model and through the one whose spec and weights an export with generated code has.
 
     Args:
-        native: the model, in fp32 on the CPU.
+        native: the model, in fp32 on the CPU; its adapters are compared as merged into the weights.
         external: the export.
         n_tokens: number of tokens.
         tolerance: maximum relative difference of equal parts.
@@ -42,6 +43,8 @@ def compare_composed(
         ExternalModelError: its spec or weights are damaged, its code declares other tensors, or the two models have
             different numbers of layers.
     """
+    if has_adapters(native.spec):
+        native = merged_model(native)
     remark = f"{code_report(external)}; the weights were compared in the composed model, and the code was not executed"
     family, config = family_of(external, registry)
     spec = read_model(family, config, external.config_location, registry)

@@ -105,6 +105,23 @@ def test_part_with_a_changed_weight_is_named(models: Models, tmp_path: Path, nam
     assert result.differences == ()
 
 
+def test_adapters_are_compared_as_merged(models: Models, tmp_path: Path) -> None:
+    external, run = models["llama"]
+    source = gptkit.load(run)
+    spec = {**source.spec.model.model_dump(), "linear": {"name": "low-rank", "rank": 2}, "layers": None}
+    adapted = gptkit.GPT(spec, source.model.vocab_size)
+    adapted.load_state_dict(source.model.state_dict(), strict=False)
+    gptkit.save_run(tmp_path / "untrained", adapted, source.tokenizer)
+    assert measure_drift(tmp_path / "untrained", external, n_tokens=40).first is None
+    with torch.no_grad():
+        adapted.get_parameter("blocks.1.attention.output.lora_b").normal_()
+    gptkit.save_run(tmp_path / "trained", adapted, source.tokenizer)
+    result = measure_drift(tmp_path / "trained", external, n_tokens=40)
+    assert first(result) == "blocks.1.attention"
+    assert result.tensors == ("blocks.1.attention.output.weight",)
+    assert result.differences == ()
+
+
 def test_attentions_side_by_side_are_compared(tmp_path: Path) -> None:
     make("falcon_h1", tmp_path / "external")
     gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from gptkit.core.errors import ExternalModelError
 from gptkit.kinds.format import Detection, ExternalModel, FormatSpec, NativeModel, Progress
 
 if TYPE_CHECKING:
@@ -54,7 +55,12 @@ class GgufFormat(FormatSpec):
     def read(self, path: Path, registry: Registry | None = None) -> ExternalModel:
         from gptkit.interop.formats.gguf.model import GgufModel
 
-        return GgufModel(next(path.glob("*.gguf")) if path.is_dir() else path, registry)
+        if path.is_dir():
+            files = sorted(path.glob("*.gguf"))
+            if len(files) != 1:
+                raise ExternalModelError(f"{path} {self.detect(path).reason}", hint="Pass the path of one GGUF file.")
+            path = files[0]
+        return GgufModel(path, registry)
 
     def write(
         self,
