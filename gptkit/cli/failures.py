@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -68,7 +69,7 @@ _OS_HINTS: dict[type[OSError], str] = {
 }
 """Remedies for errors of the system in the user's files."""
 
-_PATH = re.compile(r"^\W*(?:A|B|DIR|FILE|PATH|RUN2?|SOURCE)\b(?!=)")
+_PATH = re.compile(r"^\W*(?:A|B|DIR(?:ECTORY)?|FILE|PATH|RUN2?|SOURCE)\b(?!=)")
 """Names of values that are paths."""
 
 
@@ -103,6 +104,16 @@ def _with_value(argument: str, following: str) -> str:
     return "--trace=-" if argument == "--trace" and not _FILE_NAME.fullmatch(following) else argument
 
 
+def _expanded(value: Any) -> Any:
+    """Replace ``~`` at the beginning of a path, or of paths: shells leave it in quotes and in ``--output=~/runs``."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_expanded(each) for each in value)
+    if isinstance(value, (str, Path)) and re.match(r"~(/|$)", str(value)):
+        with contextlib.suppress(RuntimeError):  # the user has no home directory
+            return type(value)(Path(value).expanduser())
+    return value
+
+
 class Command(TyperCommand):
     """A single command."""
 
@@ -113,12 +124,16 @@ class Command(TyperCommand):
         if "" in args:
             self._refuse_empty_paths(ctx, args)
         try:
-            return super().parse_args(ctx, [_with_value(arg, following) for arg, following in pairwise([*args, ""])])
+            rest = super().parse_args(ctx, [_with_value(arg, following) for arg, following in pairwise([*args, ""])])
         except Exception as error:
             unknown = getattr(error, "option_name", None)
             if type(error).__name__ == "NoSuchOption" and isinstance(unknown, str):
                 self._suggest(ctx, args, unknown)
             raise
+        for param in self.get_params(ctx):
+            if _PATH.search(param.metavar or "") and param.name in ctx.params:
+                ctx.params[param.name] = _expanded(ctx.params[param.name])
+        return rest
 
     def _suggest(self, ctx: Any, args: list[str], unknown: str) -> None:
         """Report an option that has another name in gptkit, with that name."""

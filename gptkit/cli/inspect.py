@@ -124,6 +124,8 @@ def _layers(text: str) -> set[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise GptkitError(f"--layers {text}: {part.strip()!r} is not a layer", hint="As in: --layers 0,5,8-11")
+        if dash and int(last) < int(first):
+            raise GptkitError(f"--layers {text}: {part.strip()} has no layers", hint=f"Write {last}-{first}.")
         result |= set(range(int(first), int(last or first) + 1))
     return result
 

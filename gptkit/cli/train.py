@@ -75,6 +75,8 @@ def train(
     if init is not None:
         given = [*given, f"training.init_from.path={json.dumps(str(init.expanduser().absolute()))}"]
     if partial:
+        if init is None and (Path(file).is_dir() or open_spec(file, given).spec.training.init_from is None):
+            raise GptkitError("--partial applies to initial weights, and none are given", hint="Add --init SOURCE.")
         given = [*given, "training.init_from.strict=false"]
     if Path(file).is_dir():
         run_directory = RunDirectory(file)

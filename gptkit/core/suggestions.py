@@ -13,10 +13,16 @@ _MANY = 30
 
 def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> str:
     """Return the remedy for an unknown name: ``did you mean 'rms'? (registered: layer, none, rms)``."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    # Upper and lower case are not compared: RMS is close to rms.
+    by_case = {each.casefold(): each for each in reversed(known)}
+
+    def nearest(n: int, cutoff: float) -> list[str]:
+        return [by_case[each] for each in difflib.get_close_matches(name.casefold(), list(by_case), n=n, cutoff=cutoff)]
+
+    close = nearest(1, 0.6)
     listed = f"{label}: {', '.join(known)}" if known else f"{label}: none"
     if len(known) > _MANY:
-        near = difflib.get_close_matches(name, known, n=6, cutoff=0.3) or known[:6]
+        near = nearest(6, 0.3) or known[:6]
         counted = f"{label} {len(known)}" if label.endswith(" are") else f"{len(known)} {label}"
         listed = f"{counted}, among them {', '.join(near)}"
     return f"did you mean {close[0]!r}? ({listed})" if close else listed

@@ -71,6 +71,9 @@ def message(error: ErrorDetails, result: Trace, registry: Registry) -> str:
     if kind == "missing":
         about = result.field.description if result.field is not None else None
         return f"missing, and has no default ({about.rstrip('.')})" if about else "missing, and has no default"
+    if kind == "literal_error" and result.path == ("gptkit",) and isinstance(error["input"], int) and error["input"] > 1:
+        read = context.get("expected")
+        return f"the spec is of version {error['input']} of the format, and this gptkit reads version {read}; update gptkit"
     if kind in ("literal_error", "enum"):
         return _choices(error["input"], str(context.get("expected", "")))
     if kind in ("too_short", "too_long"):
@@ -108,6 +111,8 @@ def _unknown_key(key: str, result: Trace, registry: Registry) -> str:
 
 
 def _choices(value: Any, choices: str) -> str:
+    if isinstance(value, str) and value == choices:  # a number in quotes
+        return f"expected the number {choices}, got {describe(value)}; remove the quotes"
     # Pydantic writes them as "'a', 'b' or 'c'".
     known = [part.strip().strip("'") for part in choices.replace(" or ", ", ").split(", ")]
     near = did_you_mean(value, known, "").split("?")[0] if isinstance(value, str) else ""

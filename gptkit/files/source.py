@@ -91,6 +91,8 @@ def read(
     """
     result = _find(Path(path), shipped or {})
     if result is None:
+        if _is_link(Path(path)):
+            _stop("is a symbolic link to a file that does not exist", Place(str(path)))
         _stop(f"file not found{_near(Path(path), shipped or {})}", Place(str(path)))
     files: list[Path] = []
     root = _read_chain(result, shipped or {}, files)
@@ -99,10 +101,10 @@ def read(
     return Source(result, root, tuple(files), tuple(overrides))
 
 
-def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path]) -> Node:
+def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path], by: Place | None = None) -> Node:
     """Read a file, merged with the files that it extends."""
     files.append(path)
-    root = _read_one(path)
+    root = _read_one(path, by)
     assert isinstance(root.value, dict)
     own = {key: node for key, node in root.value.items() if key not in ("extends", "$schema")}
     extends = root.value.get("extends")
@@ -119,18 +121,19 @@ def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path]) -> N
         _stop(f"circular: {circle}", extends.place, ("extends",))
     if len(files) >= MAX_EXTENDS:
         _stop(f"more than {MAX_EXTENDS} files extend each other", extends.place, ("extends",))
-    return merge_roots(_read_chain(result, shipped, files), root.below(own))
+    return merge_roots(_read_chain(result, shipped, files, extends.place), root.below(own))
 
 
-def _read_one(path: Path) -> Node:
+def _read_one(path: Path, by: Place | None = None) -> Node:
+    """Read a file; `by` is the location of the `extends` that names it."""
     place = Place(str(path))
     parse = _PARSERS.get(path.suffix.lower())
     if path.is_dir():
-        _stop("is a directory, not a spec file", place)
+        _stop_at(path, "is a directory, not a spec file", by)
     if parse is None:
-        _stop(f"a spec file ends in {', '.join(_PARSERS)}", place)
+        _stop_at(path, f"a spec file ends in {', '.join(_PARSERS)}", by)
     if not path.is_file():
-        _stop("is not a regular file", place)
+        _stop_at(path, "is not a regular file", by)
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
@@ -171,11 +174,25 @@ def _near(path: Path, shipped: Mapping[str, Path], name: str | None = None) -> s
     return f"; {did_you_mean(written, [*existing, *sorted(shipped)], 'spec files here and presets')}"
 
 
+def _is_link(path: Path) -> bool:
+    try:
+        return path.is_symlink()
+    except (OSError, ValueError):
+        return False
+
+
 def _same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
     except OSError:
         return False
+
+
+def _stop_at(path: Path, message: str, by: Place | None) -> NoReturn:
+    """Raise an error of a whole file, at the `extends` that names it."""
+    if by is None:
+        _stop(message, Place(str(path)))
+    _stop(f"{path}: {message}", by, ("extends",))
 
 
 def _stop(message: str, place: Place, path: tuple[str | int, ...] = ()) -> NoReturn:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from gptkit.kinds.linear import LinearSpec
+from gptkit.model.spec import ModelSpec
 from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["cautions"]
@@ -41,6 +42,7 @@ def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
             suffix = PurePath(path).suffix.lower()
             if suffix in _TABLES:
                 yield f"data.path: {path} is read as plain text, including its punctuation and keys; {_TABLES[suffix]}"
+    yield from _unreached(spec.model)
     training = spec.training
     steps = training.steps
     probed = range(0, steps, max(1, steps // _MAX_PROBED))
@@ -57,3 +59,16 @@ def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
             "model.linear: adapters are trained beside weights that keep their initial random values. Name weights to start "
             "from: --init SOURCE (training.init_from), or set training.freeze to [] to train all of them"
         )
+
+
+def _unreached(model: ModelSpec) -> Iterator[str]:
+    """Yield a sentence if entries of the layer pattern begin after the last layer."""
+    first = 0
+    for index, entry in enumerate(model.layers or ()):
+        if first >= model.n_layers:
+            yield (
+                f"model.layers.{index}: begins at layer {first}, and the model has {model.n_layers} layers, so that it has "
+                "no effect. Raise n_layers, or remove the entry"
+            )
+            return
+        first += entry.repeat

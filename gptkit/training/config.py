@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -38,6 +38,9 @@ class InitFromSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _path_alone(cls, value: object) -> object:
+        if isinstance(value, Mapping) and "name" in value:
+            # A path alone that other fields were merged with: `gptkit.files.merge` takes a text for a name.
+            return {"path": value["name"], **{key: item for key, item in value.items() if key != "name"}}
         return {"path": value} if isinstance(value, str) else value
 
 

@@ -1,0 +1,91 @@
+"""Wrong and unusual inputs: the message is about the cause, at its location, and nothing is ignored without a word."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import SPEC, Call
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SPEC.replace("gptkit: 1", "gptkit: 2"), "x.yaml:1:9: gptkit: the spec is of version 2 of the format, and this"),
+        (SPEC.replace("gptkit: 1", "gptkit: '1'"), "x.yaml:1:9: gptkit: expected the number 1, got the text '1'; remove"),
+        (SPEC.replace("  d_model", "  norm: RMS\n  d_model"), "model.norm: unknown norm 'RMS'; did you mean 'rms'?"),
+        ("extends: directory\n" + SPEC, "x.yaml:1:10: extends: directory: is a directory, not a spec file"),
+        ("extends: corpus.txt\n" + SPEC, "x.yaml:1:10: extends: corpus.txt: a spec file ends in .yaml"),
+    ],
+)
+def test_the_cause_is_reported_at_its_location(call: Call, project: Path, text: str, message: str) -> None:
+    (project / "directory").mkdir()
+    Path("x.yaml").write_text(text)
+    assert message in call("check", "x.yaml", code=2).stderr
+
+
+def test_a_link_to_a_missing_file_is_not_suggested_to_itself(call: Call, project: Path) -> None:
+    Path("link.yaml").symlink_to("missing.yaml")
+    assert call("check", "link.yaml", code=2).stderr.startswith(
+        "link.yaml: is a symbolic link to a file that does not exist"
+    )
+
+
+def test_entries_of_the_layer_pattern_without_layers_print_a_warning(call: Call, project: Path) -> None:
+    def warned(n_layers: int) -> str:
+        layers = "model.layers=[{repeat: 2, norm: layer}, {}, {norm: layer}]"
+        return str(call("check", "mini.yaml", "-s", layers, "-s", f"model.n_layers={n_layers}").stderr)
+
+    assert "model.layers.1: begins at layer 2, and the model has 2 layers, so that it has no effect" in warned(2)
+    assert "model.layers.2: begins at layer 3" in warned(3)
+    assert "no effect" not in warned(4)
+    assert "no effect" not in warned(5)  # the pattern is repeated, and cut
+
+
+def test_partial_without_initial_weights_is_an_error(call: Call, run: Path, project: Path) -> None:
+    for command in (["mini.yaml"], ["--resume", run]):
+        message = call("train", *command, "--partial", code=2).stderr
+        assert "--partial applies to initial weights, and none are given" in message
+    sourced = ["-s", f"training.init_from={run}", "-s", "model.n_layers=2", "-s", "training.steps=1"]
+    call("train", "mini.yaml", "new", "--partial", "-q", *sourced)
+
+
+def test_options_change_initial_weights_that_a_spec_names_by_a_path_alone(call: Call, run: Path, project: Path) -> None:
+    named = ["-s", "training.init_from=nowhere", "-s", "training.steps=1", "-q"]
+    call("train", "mini.yaml", "exact", "--init", run, *named)
+    call("train", "mini.yaml", "wider", "--init", run, "--partial", "-s", "model.n_layers=2", *named)
+    assert "nowhere contains no weights" in call("train", "mini.yaml", "none", "--partial", *named, code=2).stderr
+    Path("base.yaml").write_text("training: {init_from: nowhere}\nextends: mini.yaml")
+    Path("loose.yaml").write_text(f"extends: base.yaml\ntraining: {{steps: 1, init_from: {{path: {run}, strict: false}}}}")
+    call("train", "loose.yaml", "loose", "-q", "-s", "model.n_layers=2")
+
+
+def test_layers_in_the_wrong_order_are_not_none(call: Call, run: Path) -> None:
+    assert "--layers 3-1: 3-1 has no layers" in call("inspect", run, "-t", "the", "--layers", "3-1", code=2).stderr
+
+
+def test_a_directory_is_imported_as_gguf_only_with_one_file(call: Call, run: Path, project: Path) -> None:
+    directory = project / "files"
+    directory.mkdir()
+    message = call("import", directory, "imported", "--from", "gguf", code=2).stderr
+    assert "files holds no GGUF file" in message
+    call("export", run, directory / "one.gguf", "-q")
+    shutil.copy(directory / "one.gguf", directory / "two.gguf")
+    assert "files holds 2 GGUF files" in call("import", directory, "imported", "--from", "gguf", code=2).stderr
+
+
+def test_a_tilde_that_the_shell_leaves_is_the_home_directory(
+    call: Call, run: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = project / "home"
+    shutil.copytree(run, home / "run")
+    monkeypatch.setenv("HOME", str(home))
+    call("show", "~/run", "--svg=~/model.svg")
+    call("inspect", "~/run", "-t", "~", "--output=~/view.json", "-q")
+    call("train", "mini.yaml", "~/other", "-q", "-s", "training.steps=1")
+    call("runs", "~", "-q")
+    assert call("generate", "~/run", "~/the", "-q", "-n", "0").stdout.strip() == "~/the"  # a prompt stays
+    assert {path.name for path in home.iterdir()} == {"run", "model.svg", "view.json", "other"}
+    assert not list(project.glob("~*"))
