@@ -78,6 +78,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             **LLAMA,
             "head_dim": 16,
+            "sliding_window": None,
             "rope_parameters": {
                 **YARN,
                 "rope_theta": 5000.0,
@@ -89,6 +90,14 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "phi3": ("phi3", {**LLAMA, "partial_rotary_factor": 0.5, "sliding_window": None}),
     "olmo2": ("olmo2", LLAMA),
+    "olmo2-windows": ("olmo3", {**LLAMA, "sliding_window": 9, "num_hidden_layers": 5, "num_key_value_heads": 4}),
+    "arcee": ("arcee", {**LLAMA, "head_dim": 32}),
+    "seed_oss": ("seed_oss", {**LLAMA, "head_dim": 32}),
+    "ernie4_5": ("ernie4_5", {**LLAMA, "head_dim": 32}),
+    "hunyuan-dense": ("hunyuan_v1_dense", {**LLAMA, "head_dim": 32}),
+    "chatglm": ("glm", {**LLAMA, "head_dim": 16}),
+    "exaone4": ("exaone4", {**LLAMA, "sliding_window": None}),
+    "exaone4-windows": ("exaone4", {**LLAMA, "sliding_window": 9, "num_hidden_layers": 64}),
     "glm4": ("glm4", {**LLAMA, "head_dim": 16, "attention_bias": True}),
     "granite": (
         "granite",
@@ -179,8 +188,9 @@ def architecture_of(name: str) -> str:
     """Return the value of `general.architecture` of a model in `CONFIGS`."""
     if name.startswith("command-r"):
         return "command-r"
-    known = {"mixtral": "llama", "deepseek3": "deepseek2", "gpt-oss": "gpt-oss"}
-    return known.get(name, name.split("-")[0])
+    known = {"mixtral": "llama", "deepseek3": "deepseek2"}
+    whole = ("gpt-oss", "hunyuan-dense", "hunyuan-moe", "minimax-m2", "ernie4_5-moe")
+    return name if name in whole else known.get(name, name.split("-")[0])
 
 
 def tolerance_of(name: str) -> float:
@@ -204,6 +214,8 @@ def wide_model_of(name: str) -> dict[str, Any]:
     """Return the model of a configuration in `CONFIGS` with matrices whose rows are whole blocks of k-quants."""
     model_type, config = CONFIGS[name]
     wide = {key: 256 if key in _WIDTHS else value for key, value in config.items()}
+    if "head_dim" in config and config["head_dim"] * config["num_attention_heads"] == config["hidden_size"]:
+        wide["head_dim"] = 256 // config["num_attention_heads"]
     # MPT and BLOOM: 6 do not divide the width.
     wide |= {key: 8 for key in ("n_heads", "n_head", "num_attention_heads") if wide.get(key) == 6}
     return read_model(family_of(name), {"model_type": model_type, **wide}).model_dump(mode="json")

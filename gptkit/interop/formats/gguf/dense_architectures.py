@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gptkit.core.errors import ExternalModelError
 from gptkit.interop.formats.gguf.architecture import Architecture
 from gptkit.interop.formats.gguf.common_keys import (
     ATTENTION_BIAS,
@@ -21,6 +22,7 @@ from gptkit.interop.formats.gguf.common_keys import (
 from gptkit.interop.formats.gguf.metadata import Typed
 from gptkit.interop.formats.gguf.parts import (
     DENSE,
+    HINT,
     TIED,
     Fixed,
     HeadSize,
@@ -31,9 +33,11 @@ from gptkit.interop.formats.gguf.parts import (
     Windows,
 )
 from gptkit.interop.formats.gguf.rotary import LocalRotary, Rotary
-from gptkit.interop.formats.gguf.rules import FUSED, FUSED_GATE, OFFSETS, TURNED, plain, with_rules
+from gptkit.interop.formats.gguf.rules import FUSED, FUSED_GATE, OFFSETS, POST_NORM, TURNED, plain, with_rules
 
 __all__ = ["DENSE_ARCHITECTURES"]
+
+_WINDOW = "olmo2.attention.sliding_window"
 
 
 def _gemma(period: int, caps: bool) -> Sequence[Any]:
@@ -79,6 +83,7 @@ def _dense() -> tuple[Architecture, ...]:
         Key("residual_scale", "residual_multiplier", "f32"),
         Key("logit_scale", "logits_scaling", "f32"),
     )
+    olmo = (*COMMON, UNTIED, HeadSize(implied=True), Fixed({"attention_bias": False}))
     return (
         Architecture("llama", "llama", llama, turned, lambda data: not data.get("llama.expert_count"), frequencies=True),
         Architecture("qwen2", "qwen2", (*COMMON, HeadSize(), rotary), plain),
@@ -106,8 +111,9 @@ def _dense() -> tuple[Architecture, ...]:
             (*COMMON, HeadSize(implied=True), partial, ignored_window("Phi 3")),
             with_rules(*FUSED, *FUSED_GATE),
         ),
+        Architecture("olmo2", "olmo2", (*olmo, rotary), plain, lambda data: _WINDOW not in data),
         Architecture(
-            "olmo2", "olmo2", (*COMMON, UNTIED, HeadSize(implied=True), rotary, Fixed({"attention_bias": False})), plain
+            "olmo2", "olmo3", (*olmo, LocalRotary(("yarn",), None), Windows(4)), plain, lambda data: _WINDOW in data
         ),
         Architecture("glm4", "glm4", (*COMMON, HeadSize(), partial, ATTENTION_BIAS), with_rules(*FUSED_GATE)),
         Architecture("granite", "granite", (*COMMON, HeadSize(), rotary, Keys(scales), ATTENTION_BIAS, MLP_BIAS), turned),
@@ -117,7 +123,56 @@ def _dense() -> tuple[Architecture, ...]:
             (*COMMON, HeadSize(), rotary, NO_BIAS, Periodic("no_rope_layers", 1, 0, 4)),
             turned,
         ),
+        Architecture(
+            "arcee",
+            "arcee",
+            (Keys((*SIZES, KV, WIDTH, RMS)), Fixed({"hidden_act": "relu2"}), Tied, DENSE, HeadSize(), rotary, NO_BIAS),
+            turned,
+            frequencies=True,
+        ),
+        Architecture(
+            "seed_oss",
+            "seed_oss",
+            (
+                *COMMON,
+                HeadSize(128),
+                Rotary(head=128),
+                ATTENTION_BIAS,
+                Fixed({"attention_out_bias": False, "mlp_bias": False}),
+            ),
+            with_rules(*POST_NORM),
+        ),
+        Architecture("ernie4_5", "ernie4_5", (*COMMON, HeadSize(128), Rotary(head=128), Fixed({"use_bias": False})), plain),
+        Architecture("hunyuan-dense", "hunyuan_v1_dense", (*COMMON, HeadSize(), rotary, NO_BIAS), plain),
+        Architecture(
+            "chatglm", "glm", (*COMMON, HeadSize(128, implied=True), partial, ATTENTION_BIAS), with_rules(*FUSED_GATE)
+        ),
+        Architecture(
+            "exaone4", "exaone4", (*COMMON, HeadSize(implied=True), rotary, _FixedWindows()), plain, frequencies=True
+        ),
     )
+
+
+class _FixedWindows:
+    """EXAONE 4's attention windows, which llama.cpp has in models of 64 layers, and in no others."""
+
+    n_layers = 64
+
+    def read(self, keys: Any, tensors: Any) -> dict[str, Any]:
+        if keys.layers("block_count") == self.n_layers:
+            return Windows(4).read(keys, tensors)
+        keys.value("attention.sliding_window")
+        keys.value("attention.sliding_window_pattern")
+        return {"sliding_window": None}
+
+    def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
+        if bool(config.get("sliding_window")) != (config["num_hidden_layers"] == self.n_layers):
+            raise ExternalModelError(
+                f"llama.cpp has attention windows in EXAONE 4 with {self.n_layers} layers, and in no others; this model has "
+                f"{config['num_hidden_layers']} layers and {'no window' if not config.get('sliding_window') else 'windows'}",
+                hint=HINT,
+            )
+        return Windows(4).write(config)
 
 
 class _Tempered:

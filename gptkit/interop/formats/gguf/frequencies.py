@@ -25,7 +25,7 @@ def rope_factors(config: Mapping[str, Any]) -> Tensor | None:
     scaling = config.get("rope_scaling") or {}
     if scaling.get("rope_type") != "llama3":
         return None
-    d_head, base, factor = config["head_dim"], config["rope_theta"], scaling["factor"]
+    d_head, base, factor = _d_head(config), config["rope_theta"], scaling["factor"]
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     trained = scaling["original_max_position_embeddings"]
     factors = []
@@ -43,7 +43,7 @@ def read_rope_factors(config: Mapping[str, Any], stored: Tensor, location: str) 
         ExternalModelError: no known scaling does.
     """
     largest = float(stored.max()) if stored.numel() else 0.0
-    sound = 1 <= largest < 1e6 and config["rope_theta"] > 1 and 2 * stored.numel() == config["head_dim"]
+    sound = 1 <= largest < 1e6 and config["rope_theta"] > 1 and 2 * stored.numel() == _d_head(config)
     for trained in _TRAINED if sound else ():
         scaling = {
             "rope_type": "llama3",
@@ -55,3 +55,7 @@ def read_rope_factors(config: Mapping[str, Any], stored: Tensor, location: str) 
         if expected is not None and torch.allclose(expected, stored.float(), rtol=1e-4):
             return scaling
     raise ExternalModelError(f"{location}: {FREQUENCIES} is an unsupported scaling of rotary positions")
+
+
+def _d_head(config: Mapping[str, Any]) -> int:
+    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])

@@ -141,7 +141,7 @@ class HeadSize:
 
     Attributes:
         usual: the size where the file has none; None for the width divided by the number of heads.
-        implied: whether only that quotient is possible, so that the configuration has no such key.
+        implied: whether only that quotient is possible. The configuration has no such key, or a default of its own, `usual`.
     """
 
     usual: int | None = None
@@ -150,13 +150,13 @@ class HeadSize:
     def read(self, keys: ExternalConfig, tensors: Collection[str]) -> dict[str, Any]:
         width, n_heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
         quotient = width // max(1, n_heads)
-        d_head = keys.integer("attention.key_length", self.usual or quotient)
+        d_head = keys.integer("attention.key_length", quotient if self.implied else self.usual or quotient)
         if keys.integer("attention.value_length", d_head) != d_head:
             keys.refuse("attention.value_length", "keys and values must have the same size")
         if self.implied:
             if d_head != quotient:
                 keys.refuse("attention.key_length", f"heads must have {quotient} features")
-            return {}
+            return {} if self.usual is None else {"head_dim": d_head}
         return {"head_dim": d_head}
 
     def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:

@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gptkit.core.errors import ExternalModelError
 from gptkit.interop.formats.gguf.metadata import Typed
+from gptkit.interop.formats.gguf.parts import HINT
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["LocalRotary", "Rotary"]
@@ -97,19 +99,34 @@ class Rotary:
 
 @dataclass(frozen=True)
 class LocalRotary:
-    """Rotary positions with a base and scaling for full layers, and another base for sliding ones (Gemma 3)."""
+    """Rotary positions with a base and scaling for full layers, and another base for sliding ones (Gemma 3, OLMo 3).
+
+    Attributes:
+        scalings: those of the full layers that llama.cpp computes as the family does.
+        local: the base of sliding layers where the file has none; None if it is always that of the full ones.
+    """
+
+    scalings: tuple[str, ...] = ("linear",)
+    local: float | None = _LOCAL_BASE
 
     def read(self, keys: ExternalConfig, tensors: Collection[str]) -> dict[str, Any]:
-        full = Rotary(scalings=("linear",)).read(keys, tensors)
+        full = Rotary(scalings=self.scalings).read(keys, tensors)
         scaling = full.get("rope_scaling") or {"rope_type": "default"}
-        local = {"rope_type": "default", "rope_theta": keys.number("rope.freq_base_swa", _LOCAL_BASE)}
+        base = full["rope_theta"] if self.local is None else keys.number("rope.freq_base_swa", self.local)
+        local = {"rope_type": "default", "rope_theta": base}
         both = {"full_attention": {"rope_theta": full["rope_theta"], **scaling}, "sliding_attention": local}
         return {"rope_parameters": both}
 
     def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
         full, local = (config["rope_parameters"][kind] for kind in ("full_attention", "sliding_attention"))
         flat = {**config, "rope_theta": full["rope_theta"], "rope_scaling": full, "partial_rotary_factor": None}
-        keys = Rotary(scalings=("linear",)).write(flat)
-        if local["rope_theta"] != _LOCAL_BASE:
+        keys = Rotary(scalings=self.scalings).write(flat)
+        if self.local is None and local["rope_theta"] != full["rope_theta"]:
+            raise ExternalModelError(
+                f"llama.cpp rotates by the base of full layers, {full['rope_theta']:g}, in all layers of this architecture, "
+                f"and sliding layers of this model have the base {local['rope_theta']:g}",
+                hint=HINT,
+            )
+        if local["rope_theta"] != (self.local or full["rope_theta"]):
             keys["rope.freq_base_swa"] = Typed("f32", local["rope_theta"])
         return keys
