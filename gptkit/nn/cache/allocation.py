@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gptkit.nn.cache.blocks import BlockState
 from gptkit.nn.cache.growing import GrowingState
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.cache.ring import RingState
@@ -21,7 +22,7 @@ __all__ = ["Allocation"]
 class Allocation:
     """Sizes, dtype and device of the states of a cache, and whether their shapes are fixed.
 
-    A module's `new_state` calls `tokens` or `recurrent`, and so supports every form of cache without knowing them.
+    A module's `new_state` calls `tokens`, `blocks` or `recurrent`, and so supports every form of cache without knowing them.
 
     Attributes:
         batch: rows.
@@ -54,6 +55,16 @@ class Allocation:
         if window is not None:
             return SlidingState(self.batch, self.capacity, shapes, self.dtype, self.device, window)
         return GrowingState(self.batch, self.capacity, shapes, self.dtype, self.device)
+
+    def blocks(self, size: int, *widths: int) -> BlockState:
+        """A state with an entry for each block of positions.
+
+        Args:
+            size: positions of a block.
+            widths: features of an entry, for each tensor.
+        """
+        static = self.offset is not None
+        return BlockState(self.batch, self.capacity, size, widths, self.dtype, self.device, static)
 
     def recurrent(self, *shapes: tuple[tuple[int, ...], torch.dtype]) -> RecurrentState:
         """A state of fixed size, zero at first.
