@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from gptkit.core.errors import ExternalModelError
@@ -31,7 +32,7 @@ def check_tensors(
     require_names(expected, full, ignored, place)
     _accept_rows(moves, entries, full, expected)
     for name, part in expected.items():
-        require_shape(name, entries[full[name]], tuple(part.shape), place)
+        require_shape(name, entries[full[name]], tuple(part.shape), place, whole=not part.is_floating_point())
     return full
 
 
@@ -60,11 +61,14 @@ def require_names(expected: Collection[str], given: Collection[str], ignored: Se
         )
 
 
-def require_shape(name: str, entry: TensorEntry, shape: tuple[int, ...], place: str) -> None:
-    """Raise an error if a stored tensor has another shape, or no floating-point numbers."""
+def require_shape(name: str, entry: TensorEntry, shape: tuple[int, ...], place: str, *, whole: bool = False) -> None:
+    """Raise an error if a stored tensor has another shape, or no floating-point numbers (whole numbers with `whole`)."""
     if entry.shape != shape:
         raise ExternalModelError(f"{place}: {name} is {list(entry.shape)}, and the configuration requires {list(shape)}")
-    if not entry.dtype.is_floating_point:
+    if whole:
+        if entry.dtype not in (torch.int64, torch.int32):
+            raise ExternalModelError(f"{place}: {name} does not hold whole numbers of 32 or 64 bits")
+    elif not entry.dtype.is_floating_point:
         raise ExternalModelError(f"{place}: {name} does not hold plain floating-point numbers", hint="Dequantize it first.")
 
 

@@ -229,7 +229,9 @@ def pair_by(rules: Sequence[Rule], model: GPT, who: str) -> list[Move]:
             external = tuple(each.replace("#", str(expert)) for expert in range(n_experts) for each in external)
             layout = Separate(layout, n_experts)
         layer = None if index is None else layers[index]
-        moves.append(Move(name, external, layout, layer, torch.empty(parameter.shape, device="meta")))
+        # Of whole numbers, such as a table of experts, the type matters: files must hold whole numbers too.
+        dtype = None if parameter.is_floating_point() else parameter.dtype
+        moves.append(Move(name, external, layout, layer, torch.empty(parameter.shape, device="meta", dtype=dtype)))
     return moves
 
 

@@ -30,6 +30,7 @@ MAX_JSON = 64 * 2**20
 _AGAIN = "Get the file again: it is damaged, or was not copied whole."
 _SHARD = re.compile(r".*-(\d+)-of-(\d+)\.safetensors")
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES |= {"I64": torch.int64, "I32": torch.int32}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 

@@ -58,6 +58,9 @@ def make(name: str, directory: Path) -> Any:
         buffers = [buffer for name, buffer in model.named_buffers() if name in saved]
         for tensor in [*model.parameters(), *buffers]:
             tensor.add_(torch.randn_like(tensor) * 0.15)
+        for buffer_name, buffer in model.named_buffers():
+            if buffer_name.endswith("tid2eid"):  # distinct experts for each token id
+                buffer.copy_(torch.rand(len(buffer), config.n_routed_experts).argsort(dim=-1)[:, : buffer.shape[1]])
     model.eval().save_pretrained(directory)
     return model
 

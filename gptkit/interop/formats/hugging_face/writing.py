@@ -130,7 +130,7 @@ def _with_code(model: NativeModel, refusal: ExternalModelError) -> _Content:
 
 
 def _dtype(entries: Iterable[TensorEntry]) -> str:
-    dtypes = {entry.dtype for entry in entries}
+    dtypes = {entry.dtype for entry in entries if entry.dtype.is_floating_point}
     return "float32" if torch.float32 in dtypes else str(dtypes.pop()).removeprefix("torch.")
 
 
