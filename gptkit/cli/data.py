@@ -223,13 +223,16 @@ def _kept(directory: Path) -> str:
     """Return what remains of an interrupted preparation, and how to continue it."""
     from gptkit.core.sealed import unseal
     from gptkit.data.journal import work_directory
+    from gptkit.runs.corpus import kept_tokenizers
 
     work = work_directory(directory)
     try:
         content = unseal((work / "journal.json").read_text(encoding="utf-8"))
         n_tokens = sum(content[side]["counts"]["tokens"] for side in content["sides"])
     except (OSError, ValueError, KeyError, TypeError):
-        return _NOTHING
+        if not kept_tokenizers(directory):
+            return _NOTHING
+        return f"the trained tokenizer is kept beside {directory}; repeat the command to continue with it"
     return f"{n_tokens:,} tokens are kept in {work}; repeat the command to continue there"
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gptkit.core.errors import DataError, GptkitError
+from gptkit.core.atomic import atomic_directory
+from gptkit.core.errors import DataError, GptkitError, TokenizerError
 from gptkit.data.fingerprint import tokenizer_fingerprint
 from gptkit.data.index import TOKENIZER
+from gptkit.data.journal import work_directory
 from gptkit.data.preparation import SHARD_TOKENS, Progress, prepare
 from gptkit.data.prepared import Prepared, open_prepared
 from gptkit.data.split import corpus_texts
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.runs.opening import Opened
 
-__all__ = ["find_prepared", "fit_tokenizer", "prepare_corpus", "prepared_directory", "stored_tokenizer"]
+__all__ = ["find_prepared", "fit_tokenizer", "kept_tokenizers", "prepare_corpus", "prepared_directory", "stored_tokenizer"]
 
 
 def fit_tokenizer(opened: Opened) -> Tokenizer:
@@ -43,12 +47,17 @@ def prepared_directory(opened: Opened) -> Path:
     named = spec.data.token_directory(opened.base)
     if named is not None:
         raise DataError(f"the data of the spec are prepared tokens already: {named}", hint="Train with the spec.")
-    facts = (spec.data.fingerprint(opened.base), spec.data.validation, spec.tokenizer.model_dump(mode="json"))
-    digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=4).hexdigest()
+    digest = hashlib.blake2b(json.dumps(_facts(opened)).encode(), digest_size=4).hexdigest()
     if opened.prepared is not None:
         return opened.prepared / digest
     name = "".join(character if character.isalnum() or character in "-_." else "-" for character in spec.name)
     return opened.base / "prepared" / f"{name.lstrip('.')[:80]}-{digest}"
+
+
+def _facts(opened: Opened) -> Sequence[object]:
+    """Return what a trained tokenizer and the tokens of a spec depend on."""
+    spec = opened.spec
+    return (spec.data.fingerprint(opened.base), spec.data.validation, spec.tokenizer.model_dump(mode="json"))
 
 
 def find_prepared(opened: Opened) -> Prepared | None:
@@ -116,17 +125,60 @@ def prepare_corpus(
 ) -> Prepared:
     """Prepare the corpus of a spec, and store its tokenizer with the tokens; see `gptkit.data.prepare`.
 
+    A tokenizer that is trained is kept beside the directory until the tokens are complete, so that the next call continues
+    with it after an interruption.
+
     Raises:
         GptkitError: as for `prepare`; or the tokenizer is unavailable.
     """
     spec = opened.spec
-    return prepare(
-        spec.data,
-        fit_tokenizer(opened),
-        directory,
-        opened.base,
-        progress=progress,
-        workers=workers,
-        shard_tokens=shard_tokens,
-        store=spec.tokenizer,
-    )
+    tokenizer = _kept_tokenizer(opened, directory) if spec.tokenizer.needs_corpus else fit_tokenizer(opened)
+    try:
+        prepared = prepare(
+            spec.data,
+            tokenizer,
+            directory,
+            opened.base,
+            progress=progress,
+            workers=workers,
+            shard_tokens=shard_tokens,
+            store=spec.tokenizer,
+        )
+    except (DataError, TokenizerError):
+        if not work_directory(directory).exists():  # nothing to continue
+            _remove_kept(directory)
+        raise
+    _remove_kept(directory)
+    return prepared
+
+
+def kept_tokenizers(directory: Path) -> list[Path]:
+    """Return the directories of tokenizers that interrupted preparations of a directory have trained."""
+    path = directory.absolute()
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.tokenizer-[0-9a-f]{{32}}")
+    try:
+        return [entry for entry in path.parent.iterdir() if pattern.fullmatch(entry.name) and entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _remove_kept(directory: Path) -> None:
+    for kept in kept_tokenizers(directory):
+        shutil.rmtree(kept, ignore_errors=True)
+
+
+def _kept_tokenizer(opened: Opened, directory: Path) -> Tokenizer:
+    """Return the tokenizer that an interrupted preparation of the directory has trained; else train it, and keep it."""
+    spec = opened.spec
+    digest = hashlib.blake2b(json.dumps(_facts(opened)).encode(), digest_size=16).hexdigest()
+    path = directory.absolute()
+    kept = path.with_name(f".{path.name}.tokenizer-{digest}")
+    if kept.is_dir():
+        try:
+            return spec.tokenizer.load(kept)
+        except (GptkitError, OSError):
+            pass  # damaged
+    tokenizer = fit_tokenizer(opened)
+    with atomic_directory(kept) as new:
+        tokenizer.save(new)
+    return tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,43 @@ def test_wrong_input_is_reported_in_one_message(spec: Path, call: Call, argument
     assert message in " ".join(result.stderr.replace("│", " ").split())
     assert "Traceback" not in result.stderr
     assert not any(path.name.endswith(".preparing") for path in Path().rglob("*"))
+
+
+def test_trained_tokenizer_survives_an_interruption(spec: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its training can take longer than the encoding."""
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def train(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gptkit.data.preparation.plan_split", interrupt)
+        stopped = call("data", "prepare", spec, "--out", "tokens", code=130)
+    assert "the trained tokenizer is kept beside tokens; repeat the command" in " ".join(stopped.stderr.split())
+    (kept,) = Path().glob(".tokens.tokenizer-*")
+    call("data", "prepare", spec, "--out", "other")
+    with monkeypatch.context() as patch:
+        patch.setattr("gptkit.components.tokenizer.bpe.train_merges", train)
+        call("data", "prepare", spec, "--out", "tokens")
+    assert not kept.exists()
+    assert Path("tokens/meta.json").read_bytes() == Path("other/meta.json").read_bytes()
+
+
+def test_damaged_or_outdated_tokenizer_of_an_interruption_is_replaced(spec: Path, call: Call) -> None:
+    call("data", "prepare", spec, "--out", "other")
+    outdated = Path(f".tokens.tokenizer-{'0' * 32}")
+    outdated.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gptkit.runs.corpus._remove_kept", lambda directory: None)
+        call("data", "prepare", spec, "--out", "tokens")
+    (kept,) = set(Path().glob(".tokens.tokenizer-*")) - {outdated}
+    (kept / "gptkit-tokenizer.json").write_text("{")
+    shutil.rmtree("tokens")
+    call("data", "prepare", spec, "--out", "tokens")
+    assert Path("tokens/meta.json").read_bytes() == Path("other/meta.json").read_bytes()
+    assert not list(Path().glob(".tokens.tokenizer-*"))
 
 
 def test_interruption_says_how_to_continue(spec: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
