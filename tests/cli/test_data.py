@@ -53,6 +53,7 @@ def test_training_uses_the_prepared_tokens_where_they_are(spec: Path, call: Call
     assert longer.step == 4
 
 
+@pytest.mark.slow
 def test_tokens_of_a_tokenizer_whose_file_has_changed_are_not_used(spec: Path, call: Call) -> None:
     def write_tokenizer(letters: str) -> None:
         tokenizer = CharSpec(unknown="bytes").fit(iter([letters]))

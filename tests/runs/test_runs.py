@@ -275,6 +275,7 @@ def test_different_corpus_is_rejected(corpus: Path, tmp_path: Path) -> None:
         gptkit.resume(tmp_path / "run", ["training.steps=8"], progress=False)
 
 
+@pytest.mark.slow
 def test_run_in_the_directory_of_its_corpus_is_excluded(corpus: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(corpus, tmp_path / "corpus")
     settings = spec(copied) | {"data": {"name": "text", "path": [str(copied), f"{copied}/**/*.txt"]}}
