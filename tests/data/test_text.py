@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import itertools
+import lzma
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -315,3 +318,24 @@ def test_names_need_not_be_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     before = data.fingerprint(tmp_path)
     (tmp_path / "caf\udce9.txt").write_text("another text\n")
     assert data.fingerprint(tmp_path) != before
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [(".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_every_compressed_stream_of_a_file_is_read_or_reported(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    parts = [f"part {number} of the text\n".encode() * 20_000 for number in range(3)]
+    streams = [compress(part) for part in parts]
+    file = tmp_path / f"a.txt{suffix}"
+    data = TextDataSpec(path=file.name)
+    file.write_bytes(streams[0] + bytes(8) + streams[1] + streams[2] + bytes(100_000))
+    assert "".join(texts(data, tmp_path)).encode() == b"".join(parts)
+    for damaged in (
+        streams[0] + b"X" + streams[1][1:] + streams[2],
+        streams[0] + b"more",
+        streams[0] + streams[1][:-1],
+        streams[0][:-4] + streams[1],
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(DataError, match=rf"a\.txt\{suffix}: (not a whole|the) (bzip2|xz) file"):
+            texts(data, tmp_path)

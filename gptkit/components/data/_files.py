@@ -5,9 +5,10 @@ from __future__ import annotations
 import fnmatch
 import glob
 import hashlib
+import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -181,12 +182,54 @@ def _opened(path: Path, program: str) -> Any:
     if program == "bzip2":
         import bz2
 
-        return bz2.open(path)
+        return _whole(path, bz2.BZ2Decompressor)
     if program == "xz":
         import lzma
 
-        return lzma.open(path)
+        return _whole(path, lzma.LZMADecompressor)
     return _zstd(path) if program == "zstd" else path.open("rb")
+
+
+def _whole(path: Path, decompressor: Callable[[], Any]) -> BinaryIO:
+    """Open a file of compressed streams, all of which are read.
+
+    The readers of bz2 and lzma end without an error where a stream after the first one does not begin as it should, and a
+    program that compresses in parallel writes a stream for each megabyte.
+    """
+    return io.BufferedReader(_Streams(path.open("rb"), decompressor), 1 << 16)
+
+
+class _Streams(io.RawIOBase):
+    def __init__(self, file: BinaryIO, decompressor: Callable[[], Any]) -> None:
+        self._file = file
+        self._make, self._stream = decompressor, decompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = b""
+        while not data:
+            pending = b""
+            if self._stream.eof:
+                pending = self._stream.unused_data.lstrip(b"\0")  # streams may be padded
+                while not pending:
+                    more = self._file.read(1 << 16)
+                    if not more:
+                        return 0
+                    pending = more.lstrip(b"\0")
+                self._stream = self._make()
+            elif self._stream.needs_input:
+                pending = self._file.read(1 << 16)
+                if not pending:
+                    raise EOFError
+            data = self._stream.decompress(pending, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _zstd(path: Path) -> Any:
