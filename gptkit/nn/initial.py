@@ -1,9 +1,10 @@
 """How a component declares the initialization of its parameters.
 
 A module may have a method ``initial() -> dict[str, Initial]`` that maps names of its parameters (dotted for those of its
-children) to their initialization. An outer module's declaration overrides an inner one's; `Scaled` multiplies it. The
-defaults for modules of torch are `"weight"` for linear weights, `"embedding"` for embeddings, `"zeros"` for biases and
-`"ones"` for norm weights.
+children) to their initialization. An outer module's declaration overrides an inner one's; `Scaled` multiplies it. A base
+class declares the defaults of its parameters in an attribute `default_initial`, which subclasses with an `initial` of their
+own keep. The defaults for modules of torch are `"weight"` for linear weights, `"embedding"` for embeddings, `"zeros"` for
+biases and `"ones"` for norm weights.
 
 A module whose parameters hold one or several projections may name them in a method
 ``projections() -> dict[str, dict[str, tuple[slice, ...]]]``: for each parameter the rows of each projection, named
@@ -105,6 +106,9 @@ def _declarations(model: nn.Module) -> Iterator[tuple[str, Initial]]:
 
 
 def _default(module: nn.Module, name: str) -> Role | None:
+    own: Mapping[str, Role] = getattr(module, "default_initial", {})
+    if name in own:
+        return own[name]
     if isinstance(module, nn.Embedding):
         return "embedding"
     if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):

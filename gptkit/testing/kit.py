@@ -15,6 +15,7 @@ from gptkit.testing import (
     common,
     data,
     decoding,
+    device,
     division,
     drafter,
     ends,
@@ -34,6 +35,7 @@ from gptkit.testing import (
     tokens,
     training,
     vectors,
+    while_training,
     written,
 )
 from gptkit.testing.check import Check, Checks, ContractError, NotApplicableError, Result
@@ -41,9 +43,11 @@ from gptkit.testing.subject import Subject
 
 __all__ = ["KNOWN_FAILURES", "checks_for", "instances", "require_known", "run_checks"]
 
+_MODULE = (module.checks, device.checks, while_training.checks)
+
 _KINDS: Mapping[str, tuple[Checks, ...]] = {
     "attention": (
-        module.checks,
+        *_MODULE,
         initialization.checks,
         tokens.checks,
         states.checks,
@@ -53,23 +57,53 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
         written.checks,
     ),
     "attention-backend": (attention_backend.checks,),
-    "position": (module.checks, initialization.checks, tokens.checks, states.checks, position.checks, written.checks),
+    "position": (
+        *_MODULE,
+        initialization.checks,
+        tokens.checks,
+        states.checks,
+        position.checks,
+        written.checks,
+    ),
     "rotary-scaling": (tokens.checks, states.checks, position.scaling_checks, written.checks),
-    "block": (module.checks, initialization.checks, tokens.checks, states.checks, written.checks),
-    "norm": (module.checks, initialization.checks, vectors.checks, vectors.norm_checks, written.checks),
-    "linear": (module.checks, initialization.checks, linear.checks, written.checks),
-    "activation": (module.checks, initialization.checks, vectors.checks, vectors.activation_checks, written.checks),
+    "block": (
+        *_MODULE,
+        initialization.checks,
+        tokens.checks,
+        states.checks,
+        written.checks,
+    ),
+    "norm": (
+        *_MODULE,
+        initialization.checks,
+        vectors.checks,
+        vectors.norm_checks,
+        written.checks,
+    ),
+    "linear": (*_MODULE, initialization.checks, linear.checks, written.checks),
+    "activation": (
+        *_MODULE,
+        initialization.checks,
+        vectors.checks,
+        vectors.activation_checks,
+        written.checks,
+    ),
     "feedforward": (
-        module.checks,
+        *_MODULE,
         initialization.checks,
         vectors.checks,
         linear.user_checks,
         division.checks,
         written.checks,
     ),
-    "router": (module.checks, initialization.checks, vectors.router_checks, written.checks),
+    "router": (
+        *_MODULE,
+        initialization.checks,
+        vectors.router_checks,
+        written.checks,
+    ),
     "embedding": (
-        module.checks,
+        *_MODULE,
         initialization.checks,
         ends.embedding_checks,
         tokens.checks,
@@ -78,7 +112,7 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
         written.checks,
     ),
     "head": (
-        module.checks,
+        *_MODULE,
         initialization.checks,
         ends.head_checks,
         states.checks,

@@ -165,6 +165,33 @@ def follows_its_rows(subject: Subject) -> None:
             together.reorder([2, 0])
 
 
+@checks.add("copies-its-rows", "Beam search continues a row several times; copies that share a state change each other.")
+def copies_its_rows(subject: Subject) -> None:
+    logits_BV, history = _case(subject, 2)
+    allowed = (logits_BV[0] > -torch.inf).nonzero().flatten().tolist()
+    sources, first = [1, 0, 1], [allowed[3], allowed[4]]
+    together = _build(subject, 0, 1)
+    together(logits_BV, history)
+    together.chosen(first, [-1.0, -2.0])
+    together.reorder(sources)
+    alone = [_build(subject, row) for row in sources]
+    for row, sampler in zip(sources, alone, strict=True):
+        sampler(logits_BV[row : row + 1], history[row : row + 1])
+        sampler.chosen([first[row]], [-1.0 - row])
+    texts = [[*history[row], first[row]] for row in sources]
+    for step in range(3):
+        out = together(logits_BV[sources] + step, texts)
+        for place, (row, sampler) in enumerate(zip(sources, alone, strict=True)):
+            own = sampler(logits_BV[row : row + 1] + step, [texts[place]])
+            what = f"at step {step} after the rows became {sources}, the row at place {place} gives other logits than alone"
+            same(out[place : place + 1], own, what)
+        tokens, logs = [allowed[5 + place] for place in range(3)], [-0.5, -4.0, -9.0]
+        together.chosen(tokens, logs)
+        for place, sampler in enumerate(alone):
+            sampler.chosen([tokens[place]], [logs[place]])
+            texts[place] = [*texts[place], tokens[place]]
+
+
 @checks.add("draws-follow-the-logits", "Tokens must be sampled from the softmax of the returned logits.")
 def draws_follow_the_logits(subject: Subject) -> None:
     logits_1V, history = _case(subject, 1)

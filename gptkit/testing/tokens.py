@@ -5,17 +5,21 @@ Shapes: B batch, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from gptkit.model.gpt import GPT
 from gptkit.testing.check import Checks, differ, expect, same, skip
 from gptkit.testing.states import by_length, last_logits
-from gptkit.testing.subject import CONTEXT_LENGTH, VOCAB, Subject, token_ids
+from gptkit.testing.subject import CONTEXT_LENGTH, VOCAB, Subject, stirred, token_ids
 
 __all__ = ["checks"]
 
 checks = Checks()
+
+_LONG = 160
 
 
 @checks.add("no-future-leak", "A model that attends to its targets has a low loss and generates nonsense.")
@@ -117,6 +121,36 @@ def documents_keep_apart(subject: Subject) -> None:
             same(packed[row : row + 1, begin:end], alone, what)
     if not looked:
         skip("positions depend on the length of the row, which packed documents have in common")
+
+
+@checks.add("long-texts", "An algorithm in chunks is exact within one; the texts of other checks are shorter than most.")
+@torch.no_grad()
+def long_texts(subject: Subject) -> None:
+    model = stirred(subject.make(context_length=_LONG)).double().eval()
+    if by_length(model):
+        skip("scores of a pair of tokens depend on the length of the text")
+    ids = token_ids(2, min(_LONG, model.context_length))
+    length = ids.shape[1]
+    if _part(model, ids[:, :24], (13,), (15, 1, 5, 1)) is not None:
+        return  # reported by the checks of short texts
+    pieces = (length - 60, 1, 50, 1, 8)
+    wrong = _part(model, ids, (length // 3 + 1, length - 20, length - 1), pieces)
+    expect(wrong is None, f"of {length} tokens, {wrong} give other logits than in a call with all")
+
+
+def _part(model: GPT, ids: Tensor, cuts: Sequence[int], pieces: Sequence[int]) -> str | None:
+    """Return which part of a text gives other logits than the whole: the first tokens, or a piece with a cache."""
+    full = model(ids).logits
+    for cut in cuts:
+        if differ(model(ids[:, :cut]).logits, full[:, :cut]).any():
+            return f"the first {cut}"
+    cache, at = model.new_cache(len(ids)), 0
+    for piece in pieces:
+        step = model(ids[:, at : at + piece], cache=cache).logits
+        at += piece
+        if differ(step[:, -1], full[:, at - 1]).any():
+            return f"those up to token {at - 1} with a cache"
+    return None
 
 
 def reach(model: GPT, length: int) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gptkit.kinds.optimizer import ParameterGroupSpec
 from gptkit.kinds.tracker import Tracker, TrainingStart
-from gptkit.testing.check import Checks, expect
+from gptkit.testing.check import Checks, expect, skip
 from gptkit.testing.subject import Subject
 
 __all__ = ["optimizer_checks", "schedule_checks", "tracker_checks"]
@@ -34,6 +34,8 @@ class _Net(nn.Module):
         for name, shape in shapes.items():
             setattr(self, name, nn.Parameter(torch.randn(shape, generator=generator)))
         self.frozen: nn.Parameter
+        self.up: nn.Parameter
+        self.bias: nn.Parameter
         self.frozen.requires_grad_(False)
 
     def distance(self) -> Tensor:
@@ -105,6 +107,62 @@ def obeys_groups(subject: Subject) -> None:
         expect(math.isclose(own[0]["lr"], peak), f"the learning rate of {name!r} is {own[0]['lr']}, not {peak}")
         decay = own[0].get("weight_decay")
         expect(decay in (None, wanted.weight_decay or decay), f"the weight decay of {name!r} is {decay}, not 0.25")
+
+
+@optimizer_checks.add("decays-groups", "A group's weight decay is stored in the optimizer; a step must apply it.")
+def decays_groups(subject: Subject) -> None:
+    weights = []
+    for decay in (0.0, 0.9):
+        net = _Net()
+        group = ParameterGroupSpec.model_validate({"match": "up", "weight_decay": decay})
+        optimizer = subject.spec.replace(groups=(group,)).build(net)
+        own = next(each for each in optimizer.param_groups if any(parameter is net.up for parameter in each["params"]))
+        if own.get("weight_decay") != decay:  # another value is reported by obeys-groups
+            skip("its groups have no weight decay of their own")
+        for _ in range(2):
+            net.step(optimizer)
+        weights.append(net.up.detach().clone())
+    expect(not torch.equal(*weights), "a group's weight decay of 0.9 changes no weight, compared with 0")
+
+
+@optimizer_checks.add("skips-missing-gradients", "An expert without tokens has no gradient in a step, and is not updated.")
+def skips_missing_gradients(subject: Subject) -> None:
+    for n_before in (0, 2):
+        net = _Net()
+        optimizer = subject.spec.build(net)
+        for _ in range(n_before):
+            net.step(optimizer)
+        optimizer.zero_grad()
+        net.distance().backward()  # type: ignore[no-untyped-call]
+        before = net.up.detach().clone()
+        net.up.grad = net.bias.grad = None
+        optimizer.step()
+        expect(torch.equal(net.up.detach(), before), "a weight without a gradient has changed")
+
+
+class _Shapes(nn.Module):
+    """Parameters as components have them: a number, one feature, a stack of experts, a convolution, a wide matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        for index, shape in enumerate(((), (1,), (3, 4, 6), (6, 1, 4), (2, 40))):
+            self.register_parameter(f"weight_{index}", nn.Parameter(torch.randn(shape, generator=generator)))
+
+
+@optimizer_checks.add("every-shape", "Weights have any number of dimensions: scalars, stacked experts, convolutions.")
+def every_shape(subject: Subject) -> None:
+    net = _Shapes()
+    optimizer = subject.spec.build(net)
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    for _ in range(3):
+        optimizer.zero_grad()
+        torch.stack([(parameter - 0.3).square().sum() for parameter in net.parameters()]).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    for parameter, old in zip(net.parameters(), before, strict=True):
+        shape = tuple(parameter.shape)
+        expect(parameter.isfinite().all(), f"a weight of shape {shape} is not finite after three steps")
+        expect(not torch.equal(parameter.detach(), old), f"a weight of shape {shape} has not moved in three steps")
 
 
 @optimizer_checks.add("state-resumes", "A resumed training run must continue bit-identically from the state dict.")

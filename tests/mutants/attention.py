@@ -139,7 +139,7 @@ class AssumesLast(Wrong):
 
     class Runtime(GroupedQueryAttention):
         def score(self, q: Tensor, k: Tensor, v: Tensor, forward: Forward, offset: KeyOffset) -> Tensor:
-            indices_S = torch.arange(k.shape[2])
+            indices_S = torch.arange(k.shape[2], device=k.device)
             back_TS = (indices_S[-q.shape[2] :, None] - indices_S).square()  # linear in the distance would cancel
             return super().score(q, k, v, forward, offset, added=-0.05 * back_TS.to(q.dtype))
 

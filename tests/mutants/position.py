@@ -42,6 +42,39 @@ class DependsOnPosition(Mutant, AlibiSpec):
         return made
 
 
+class TableOnTheCPU(Mutant, AlibiSpec):
+    """Look up distances in a table that is created without a device."""
+
+    class Runtime(AlibiPosition):
+        def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+            return super().bias(torch.arange(4096)[query_positions % 4096], key_positions)
+
+    name: Literal["table-on-the-cpu"] = "table-on-the-cpu"
+    score_function: ClassVar[bool] = False
+    caught_by = "one-device"
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> AlibiPosition:
+        made: AlibiPosition = become(super().build(context.replace(shared={}), heads=heads), self.Runtime)
+        return made
+
+
+class ChunkedFromHere(Mutant, AlibiSpec):
+    """Bias that begins again every 64 tokens of a call."""
+
+    class Runtime(AlibiPosition):
+        def bias(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+            bias = super().bias(query_positions, key_positions)
+            return bias + 2 * (bias.shape[-1] // 64) * (torch.arange(bias.shape[-1], device=bias.device) % 2)
+
+    name: Literal["chunked-from-here"] = "chunked-from-here"
+    score_function: ClassVar[bool] = False
+    caught_by = "long-texts"
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> AlibiPosition:
+        made: AlibiPosition = become(super().build(context.replace(shared={}), heads=heads), self.Runtime)
+        return made
+
+
 class UndeclaredHook(Mutant, AlibiSpec):
     """Bias that is not declared, so that it is never applied."""
 
@@ -138,7 +171,7 @@ class EndsTooEarly(Mutant, LearnedSpec):
 
     name: Literal["ends-too-early"] = "ends-too-early"
     caught_by = "reaches-the-end"
-    also = ("finite-far-out",)
+    also = ("finite-far-out", "long-texts")
 
     def build_embedding(self, context: BuildContext) -> LearnedPosition:
         made: LearnedPosition = become(super().build_embedding(context), self.Runtime)

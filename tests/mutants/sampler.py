@@ -38,7 +38,13 @@ class DrawsByItself(Tempered):
     name: Literal["draws-by-itself"] = "draws-by-itself"
     runtime = Runtime
     caught_by = "same-input-same-output"
-    also = ("anonymous-samplers-ignore-ids", "draws-follow-the-logits", "follows-its-rows", "rows-are-independent")
+    also = (
+        "anonymous-samplers-ignore-ids",
+        "draws-follow-the-logits",
+        "follows-its-rows",
+        "rows-are-independent",
+        "copies-its-rows",
+    )
 
 
 class FavorsTheFirst(Tempered):
@@ -129,7 +135,7 @@ class ComparesRows(Tempered):
     name: Literal["compares-rows"] = "compares-rows"
     runtime = Runtime
     caught_by = "rows-are-independent"
-    also = ("follows-its-rows", "anonymous-samplers-ignore-ids")
+    also = ("follows-its-rows", "anonymous-samplers-ignore-ids", "copies-its-rows")
 
 
 class HalfPrecision(Tempered):
@@ -159,6 +165,7 @@ class StaysInItsRows(Mutant, MinLengthSpec):
     name: Literal["stays-in-its-rows"] = "stays-in-its-rows"
     tokens: int = Field(4, description="How many tokens to write at least.")
     caught_by = "follows-its-rows"
+    also = ("copies-its-rows",)
 
     def build(self, context: SamplerContext) -> MinLength:
         made = super().build(context)
@@ -183,9 +190,40 @@ class CountsForAll(Mutant, TopKSpec):
 
     name: Literal["counts-for-all"] = "counts-for-all"
     caught_by = "follows-its-rows"
+    also = ("copies-its-rows",)
 
     def build(self, context: SamplerContext) -> Sampler:  # type: ignore[override]
         return self.Runtime(super().build(context))
+
+
+class SharesCounts(Mutant, TopKSpec):
+    """Count the tokens of each row in a dictionary that copies of the row share."""
+
+    class Runtime(Sampler):
+        def __init__(self, inner: TopK, n_rows: int) -> None:
+            self.inner = inner
+            self.counts: list[dict[int, int]] = [{} for _ in range(n_rows)]
+
+        def __call__(self, logits_BV: Tensor, history: History) -> Tensor:
+            punished_BV = logits_BV.clone()
+            for row, counts in enumerate(self.counts):
+                for token, count in counts.items():
+                    punished_BV[row, token] -= count
+            return self.inner(punished_BV, history)
+
+        def chosen(self, tokens: Sequence[int], log_probabilities: Sequence[float]) -> None:
+            for counts, token in zip(self.counts, tokens, strict=True):
+                counts[token] = counts.get(token, 0) + 1
+
+        def reorder(self, rows: Sequence[int]) -> None:
+            self.counts = [self.counts[row] for row in rows]
+
+    name: Literal["shares-counts"] = "shares-counts"
+    k: int = Field(256, description="Tokens to keep.")
+    caught_by = "copies-its-rows"
+
+    def build(self, context: SamplerContext) -> Sampler:  # type: ignore[override]
+        return self.Runtime(super().build(context), context.batch)
 
 
 class DeclaresAnonymous(Tempered):

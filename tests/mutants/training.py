@@ -25,7 +25,7 @@ class MatricesOnly(Mutant, SGDSpec):
 
     name: Literal["matrices-only"] = "matrices-only"
     caught_by = "holds-every-weight"
-    also = ("reduces-loss", "obeys-groups")
+    also = ("reduces-loss", "obeys-groups", "every-shape")
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(
@@ -97,13 +97,14 @@ class StepsOutside(Mutant, SGDSpec):
             moments = self.__dict__.setdefault("moments", {})
             with torch.no_grad():
                 for group in self.param_groups:
-                    for parameter in group["params"]:
+                    for parameter in (each for each in group["params"] if each.grad is not None):
                         moment = moments.setdefault(parameter, torch.zeros_like(parameter))
                         moment.mul_(0.9).add_(parameter.grad)
                         parameter.sub_(group["lr"] * moment)
 
     name: Literal["steps-outside"] = "steps-outside"
     caught_by = "state-resumes"
+    also = ("decays-groups",)
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return self.Optimizer(groups(self, model), lr=self.learning_rate)
@@ -126,11 +127,12 @@ class HasItsOwnRate(Mutant, SGDSpec):
         def step(self, closure: Any = None) -> Any:
             with torch.no_grad():
                 for group in self.param_groups:
-                    for parameter in group["params"]:
+                    for parameter in (each for each in group["params"] if each.grad is not None):
                         parameter.sub_(1e-3 * parameter.grad)
 
     name: Literal["has-its-own-rate"] = "has-its-own-rate"
     caught_by = "obeys-the-rate"
+    also = ("decays-groups",)
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return self.Optimizer(groups(self, model), lr=self.learning_rate)
@@ -149,9 +151,86 @@ class DecaysAlways(Mutant, SGDSpec):
 
     name: Literal["decays-always"] = "decays-always"
     caught_by = "obeys-the-rate"
+    also = ("skips-missing-gradients",)
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return self.Optimizer(groups(self, model), lr=self.learning_rate)
+
+
+class Signs(torch.optim.Optimizer):
+    """Step by the sign of the gradient, with weight decay."""
+
+    def step(self, closure: Any = None) -> Any:
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    self.update(parameter, group)
+
+    def update(self, parameter: Any, group: dict[str, Any]) -> None:
+        if parameter.grad is not None:
+            parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(group["lr"] * parameter.grad.sign())
+
+
+class WrongSigns(Mutant, SGDSpec):
+    """Base of the optimizers below."""
+
+    optimizer: ClassVar[type[Signs]] = Signs
+    twin_class = SGDSpec
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return self.optimizer(decay_groups(trainable(model, self.groups), self.learning_rate, 0.1), {})
+
+
+class RequiresGradients(WrongSigns):
+    """Read the gradient of a parameter that has none."""
+
+    class Optimizer(Signs):
+        def update(self, parameter: Any, group: dict[str, Any]) -> None:
+            parameter.sub_(group["lr"] * parameter.grad.sign())
+
+    name: Literal["requires-gradients"] = "requires-gradients"
+    optimizer = Optimizer
+    caught_by = "skips-missing-gradients"
+    also = ("decays-groups",)
+
+
+class DecaysWithoutGradient(WrongSigns):
+    """Apply weight decay to a parameter without a gradient."""
+
+    class Optimizer(Signs):
+        def update(self, parameter: Any, group: dict[str, Any]) -> None:
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            super().update(parameter, group)
+
+    name: Literal["decays-without-gradient"] = "decays-without-gradient"
+    optimizer = Optimizer
+    caught_by = "skips-missing-gradients"
+
+
+class NoScalars(WrongSigns):
+    """Update vectors and matrices, but no scalars and stacks."""
+
+    class Optimizer(Signs):
+        def update(self, parameter: Any, group: dict[str, Any]) -> None:
+            if parameter.grad is not None:
+                super().update(parameter, group)
+                parameter.sub_(0 * torch.eye(len(parameter), parameter.shape[-1])[0])
+
+    name: Literal["no-scalars"] = "no-scalars"
+    optimizer = Optimizer
+    caught_by = "every-shape"
+
+
+class OwnDecay(WrongSigns):
+    """Ignore the weight decay of a group."""
+
+    class Optimizer(Signs):
+        def update(self, parameter: Any, group: dict[str, Any]) -> None:
+            super().update(parameter, {**group, "weight_decay": 0.1})
+
+    name: Literal["own-decay"] = "own-decay"
+    optimizer = Optimizer
+    caught_by = "decays-groups"
 
 
 class Overshoots(Mutant, CosineSpec):

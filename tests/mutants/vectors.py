@@ -60,6 +60,20 @@ class OverTheBatch(WrongNorm):
     also = ("any-shape",)
 
 
+class BatchStatistics(WrongNorm):
+    """Divide by the root mean square over the batch in training."""
+
+    class Runtime(RMSNorm):
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.training:
+                return super().forward(x)
+            return x * x.square().flatten(0, -2).mean(0).add(1e-5).rsqrt() * self.weight  # type: ignore[operator]
+
+    name: Literal["batch-statistics"] = "batch-statistics"
+    runtime = Runtime
+    caught_by = "training-sees-no-future"
+
+
 class ThreeDimensions(WrongNorm):
     """Norm for (batch, tokens, features) only."""
 

@@ -12,8 +12,12 @@ from gptkit.components.attention.modules.grouped_query import GroupedQueryAttent
 from gptkit.components.attention.multi_head import MultiHeadSpec
 from gptkit.components.position.learned import LearnedSpec
 from gptkit.components.position.modules.learned import LearnedPosition
+from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.position import HeadShape
+from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.forward import Forward
+from gptkit.nn.initial import Initial
 from gptkit.testing import run_checks
 
 
@@ -76,3 +80,39 @@ def test_position_with_a_low_limit_requires_an_example() -> None:
 @pytest.mark.parametrize("size", [None, 48])
 def test_built_in_learned_position_builds(size: int | None) -> None:
     assert not failed(LearnedSpec(size=size), "builds-on-meta", "finite-far-out")
+
+
+class SinkAttention(SoftmaxAttention):
+    """Attention with sinks whose own `initial` does not name them."""
+
+    def __init__(self, spec: SinkSpec, context: BuildContext) -> None:
+        heads = HeadShape(2, 2, context.d_model // 2)
+        super().__init__(context, heads, scale=heads.d_head**-0.5, sinks=True)
+        self.qkv = context.linear(context.d_model, 3 * context.d_model, bias=False)
+        self.output = context.linear(context.d_model, context.d_model, bias=False)
+
+    def initial(self) -> dict[str, Initial]:
+        return {"output.weight": "output"}
+
+    def project(self, x_BTE: Tensor, forward: Forward) -> tuple[Tensor, Tensor, Tensor]:
+        q_BHTD, k_BHTD, v_BHTD = self.qkv(x_BTE).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        return q_BHTD, k_BHTD, v_BHTD
+
+    def combine(self, out_BHTV: Tensor, x_BTE: Tensor) -> Tensor:
+        y_BTE: Tensor = self.output(out_BHTV.transpose(1, 2).flatten(2))
+        return y_BTE
+
+
+class SinkSpec(AttentionSpec):
+    """Attention with a learned logit of each head."""
+
+    name: Literal["sink"] = "sink"
+    accepts: ClassVar[frozenset[str]] = frozenset({"rotate"})
+
+    def build(self, context: BuildContext) -> SinkAttention:
+        return SinkAttention(self, context)
+
+
+def test_base_class_initializes_its_sinks() -> None:
+    results = run_checks(SinkSpec(), only=("same-seed-same-result", "cached-equals-full", "one-device", "long-texts"))
+    assert [result.outcome for result in results] == ["passed"] * 4

@@ -6,8 +6,8 @@ queries and keys, V features of values, E model width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Any, cast
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.state import LayerState, TokenState
 from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward, size_key
+from gptkit.nn.initial import Role
 from gptkit.nn.position import build_position
 
 __all__ = ["SoftmaxAttention"]
@@ -77,6 +78,8 @@ class SoftmaxAttention(Attention):
         features: the features that the layer requires of a backend.
         provided_key: the key under which later layers read this layer's keys and values; None if none does (`provide`).
     """
+
+    default_initial: ClassVar[Mapping[str, Role]] = {"sinks": "zeros"}
 
     def __init__(
         self,
