@@ -320,7 +320,7 @@ def test_missing_validation_split_fails_the_trial_with_its_remedy(project: Path)
 
 SCRIPT = """
 import gptkit
-gptkit.compare("mini.yaml", {"model.position": ["none", "learned", "rotary"]}, seeds=2,
+gptkit.compare("mini.yaml", {"model.position": ["none", "learned"]}, seeds=2,
     directory="out", jobs=2, changes={"training.steps": 60, "training.checkpoint_every": 20, "training.sample_tokens": 0})
 """
 
@@ -356,12 +356,12 @@ def reported(experiment: Experiment, directory: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_killed_comparison_finishes_only_what_is_missing(project: Path) -> None:
     process = start(project)
-    wait_for(project, "trials/*.json", 2)
+    wait_for(project, "trials/*.json", 1)
     wait_for(project, "trials/*/checkpoints/*", 1)
     process.kill()
     process.wait()
     done = {path: path.stat().st_mtime_ns for path in (project / "out" / "trials").glob("*.json")}
-    assert 2 <= len(done) < 6
+    assert 1 <= len(done) < 4
     assert start(project).wait() == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done
     resumed = read_experiment(project / "out")

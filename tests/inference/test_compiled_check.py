@@ -23,13 +23,20 @@ from gptkit.model.packing import apply_precision
 from gptkit.nn.attention.backends import sdpa
 from tests.support.decoded_models import TOKENIZER, decoded_model
 
-FORMS = [ONE_TOKEN, StepForm(many=True), StepForm(width=8), StepForm(many=True, width=4)]
+
+def slow(value: Any) -> Any:
+    """Return a parameter that `make test` leaves to CI."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+FORMS = [ONE_TOKEN, slow(StepForm(many=True)), slow(StepForm(width=8)), StepForm(many=True, width=4)]
+"""Steps of one row or several, and of one token or several: the fast tests have neither and both."""
 PRECISIONS: dict[str, Any] = {"fp32": None, "bf16": BF16Spec(), "int8": Int8Spec(), "int4": Int4Spec()}
 Change = Callable[[list[str], list[Any]], None]
 
 
 def model_in(precision: str, name: str = "rotary") -> GPT:
-    model = decoded_model(name, 64, n_layers=4) if name != "window" else decoded_model(name, 64)
+    model = decoded_model(name, 64, **({"n_layers": 4} if name == "rotary" else {}))  # layers that are exchanged
     if PRECISIONS[precision] is not None:
         apply_precision(model, PRECISIONS[precision])
     return model
@@ -65,14 +72,14 @@ def step_of(
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", slow("int8"), "int4"])
 def test_correct_step_passes(precision: str, form: StepForm) -> None:
     step = prepared(precision, form)
     check_step(step[0], step_of(step, form), form)
 
 
 @pytest.mark.parametrize("name", ["learned", "alibi", "window", "recurrent", "latent"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", slow("bf16")])
 def test_correct_step_of_other_caches_passes(precision: str, name: str) -> None:
     form = StepForm(many=True, width=8)
     step = prepare_step(model_in(precision, name), form)
@@ -119,7 +126,7 @@ def test_exchanged_layers_are_refused(first: int, precision: str, form: StepForm
 
 
 @pytest.mark.parametrize("form", [ONE_TOKEN, StepForm(many=True, width=4)], ids=str)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", slow("bf16")])
 def test_wrong_mask_of_one_layer_is_refused(precision: str, form: StepForm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries do not see the key of their own token, but a padding one."""
     correct, calls = sdpa.few_queries, list[Tensor]()
