@@ -79,6 +79,8 @@ def shrink(value: Any, each: int = 2) -> Any:
                 small[key] = SMALL[key]
             if key == "repeat":
                 small[key] = min(item, each)
+            if key == "blocks" and value.get("name") == "hierarchical":  # of each stack; elsewhere, those that are attended
+                small[key] = min(item, each)
             if key == "fraction" and item < 1:
                 small[key] = 0.5
             if key in ("short", "long"):  # a divisor for each rotated pair of features
