@@ -81,6 +81,8 @@ class Component(Spec):
         aliases: former names, which old specs may use (with a `DeprecationWarning`).
         renamed_fields: former field names, ``{"old": "new"}``, handled in the same way.
         examples: mappings of fields that the conformance kit builds; required if a field has no default.
+        only_with: fields that have no effect unless another one is set, ``{"qk_norm_order": "qk_norm"}``; a spec that sets
+            the first alone is valid, and ``gptkit check`` warns of it.
         formula: what it computes, in LaTeX, for its page: one formula a line, with ``\\qquad`` where a line may wrap.
             Without it, the page shows the docstring's section Formula as text.
     """
@@ -90,6 +92,7 @@ class Component(Spec):
     aliases: ClassVar[tuple[str, ...]] = ()
     renamed_fields: ClassVar[Mapping[str, str]] = {}
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    only_with: ClassVar[Mapping[str, str]] = {}
     formula: ClassVar[str] = ""
 
     name: str

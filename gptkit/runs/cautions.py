@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+from gptkit.core import walk
+from gptkit.core.component import Component
 from gptkit.kinds.linear import LinearSpec
 from gptkit.model.spec import ModelSpec
 from gptkit.runs.spec import ExperimentSpec
@@ -43,6 +45,7 @@ def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
             if suffix in _TABLES:
                 yield f"data.path: {path} is read as plain text, including its punctuation and keys; {_TABLES[suffix]}"
     yield from _unreached(spec.model)
+    yield from _without_effect(spec)
     training = spec.training
     steps = training.steps
     probed = range(0, steps, max(1, steps // _MAX_PROBED))
@@ -72,3 +75,30 @@ def _unreached(model: ModelSpec) -> Iterator[str]:
             )
             return
         first += entry.repeat
+
+
+def _without_effect(spec: ExperimentSpec) -> Iterator[str]:
+    """Yield a sentence for each field that has no effect in any component, since another field is not set.
+
+    The parts of a model that all layers override count as others do: a field has an effect if it has one in a layer.
+    """
+    first: dict[tuple[type[Component], str], str] = {}
+    used: set[tuple[type[Component], str]] = set()
+    for path, part in walk.components(spec):
+        for name, other in part.only_with.items():
+            if _is_default(part, name):
+                continue
+            if getattr(part, other):
+                used.add((type(part), name))
+            else:
+                first.setdefault((type(part), name), ".".join(map(str, (*path, name))))
+    for (cls, name), field in first.items():
+        if (cls, name) not in used:
+            yield f"{field}: has no effect without {cls.only_with[name]}. Set {cls.only_with[name]}, or remove {name}"
+
+
+def _is_default(part: Component, name: str) -> bool:
+    """Return whether a field has its default; a component does if it has the name of the default one."""
+    value, default = getattr(part, name), type(part).model_fields[name].get_default(call_default_factory=True)
+    named = getattr(default, "name", default)
+    return value == default or (isinstance(value, Component) and value.name == named)

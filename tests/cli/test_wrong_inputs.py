@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gptkit.core.registry import default_registry
 from tests.support.command_line import SPEC, Call
 
 
@@ -42,6 +43,37 @@ def test_entries_of_the_layer_pattern_without_layers_print_a_warning(call: Call,
     assert "model.layers.2: begins at layer 3" in warned(3)
     assert "no effect" not in warned(4)
     assert "no effect" not in warned(5)  # the pattern is repeated, and cut
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "needed", "remedy"),
+    [
+        ("model.attention.qk_norm_order", "after", "qk_norm", "model.attention.qk_norm=rms"),
+        ("model.attention.clip_order", "after", "clip_qkv", "model.attention.clip_qkv=2"),
+        ("model.position.temperature_interval", "4", "temperature", "model.position.temperature=0.1"),
+        ("model.block", "{name: altup, projection: true}", "d_embedding", "model.block.d_embedding=4"),
+        ("model.block", "{name: altup, activation: relu}", "d_embedding", "model.block.d_embedding=4"),
+    ],
+)
+def test_fields_without_effect_print_a_warning(
+    call: Call, project: Path, field: str, value: str, needed: str, remedy: str
+) -> None:
+    given = ["check", "mini.yaml", "-s", f"{field}={value}"]
+    assert f"has no effect without {needed}. Set {needed}, or remove" in call(*given).stderr.replace("\n", " ")
+    assert "no effect" not in call(*given, "-s", remedy).stderr
+
+
+def test_a_field_with_an_effect_in_one_layer_prints_no_warning(call: Call, project: Path) -> None:
+    given = ["check", "mini.yaml", "-s", "model.n_layers=2", "-s", "model.attention.qk_norm_order=after", "-s"]
+    assert "no effect without qk_norm" in call(*given, "model.layers=[{}, {norm: layer}]").stderr
+    assert "no effect" not in call(*given, "model.layers=[{}, {attention: {qk_norm: rms}}]").stderr
+
+
+def test_fields_that_need_others_are_fields() -> None:
+    registry = default_registry()
+    for kind in registry.kinds():
+        for name, entry in registry.entries(kind).items():
+            assert {*entry.cls.only_with, *entry.cls.only_with.values()} <= set(entry.cls.model_fields), (kind, name)
 
 
 def test_partial_without_initial_weights_is_an_error(call: Call, run: Path, project: Path) -> None:

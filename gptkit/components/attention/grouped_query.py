@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -28,6 +28,11 @@ class HeadedSpec(AttentionSpec):
     """Fields of multi-head attentions."""
 
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
+    only_with: ClassVar[Mapping[str, str]] = {
+        "qk_norm_width": "qk_norm",
+        "qk_norm_order": "qk_norm",
+        "clip_order": "clip_qkv",
+    }
 
     n_heads: int | None = Field(
         None, ge=1, description="Number of query heads; by default, the number that gives a head size of 64."

@@ -51,6 +51,9 @@ class AltUpSpec(LayerEmbeddingFields):
     """
 
     name: Literal["altup"] = "altup"
+    only_with: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("n_ids", "projection", "activation", "norm", "correct_scale"), "d_embedding"
+    )
     streams: int = Field(4, ge=2, description="Number of residual streams.")
     clip: float | None = Field(120.0, gt=0, description="Bound of the weights P and C in training.")
     correct_scale: bool = Field(True, description="Multiply what the layer's embedding is gated by with weights c.")

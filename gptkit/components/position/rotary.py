@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -42,6 +42,7 @@ class RotarySpec(PositionSpec):
     """
 
     name: Literal["rotary"] = "rotary"
+    only_with: ClassVar[Mapping[str, str]] = {"temperature_interval": "temperature"}
     uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
 
     base: float = Field(
