@@ -29,6 +29,13 @@ GPT2 = {"vocab_size": ROWS, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_position
 BLOOM = {"vocab_size": ROWS, "hidden_size": 96, "seq_length": 64, "n_layer": 3, "num_hidden_layers": 3}
 GEMMA = {**LLAMA, "head_dim": 32, "tie_word_embeddings": True, "num_hidden_layers": 4}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
+FACTORS = {
+    "embedding_multiplier": 6.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 4.0,
+}
+GRANITE = {**LLAMA, **FACTORS, "num_local_experts": 4, "num_experts_per_tok": 2}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 LINEAR = {
     "linear_num_key_heads": 2,
@@ -99,16 +106,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "exaone4": ("exaone4", {**LLAMA, "sliding_window": None}),
     "exaone4-windows": ("exaone4", {**LLAMA, "sliding_window": 9, "num_hidden_layers": 64}),
     "glm4": ("glm4", {**LLAMA, "head_dim": 16, "attention_bias": True}),
-    "granite": (
-        "granite",
-        {
-            **LLAMA,
-            "embedding_multiplier": 6.0,
-            "attention_multiplier": 0.2,
-            "residual_multiplier": 0.5,
-            "logits_scaling": 4.0,
-        },
-    ),
+    "granite": ("granite", {**LLAMA, **FACTORS}),
     "smollm3": ("smollm3", {**LLAMA, "num_hidden_layers": 5}),
     "command-r": (
         "cohere",
@@ -159,6 +157,48 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "intermediate_size": 32,
             "sliding_window": 9,
             "rope_parameters": {"rope_type": "default", "rope_theta": 5000.0},
+        },
+    ),
+    "olmoe": (
+        "olmoe",
+        {**LLAMA, "num_key_value_heads": 4, "num_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "granitemoe": ("granitemoe", GRANITE),
+    "granitemoe-shared": ("granitemoeshared", {**GRANITE, "shared_intermediate_size": 48}),
+    "dots1": (
+        "dots1",
+        {**LLAMA, **ROUTED, "num_key_value_heads": 4, "n_shared_experts": 2, "norm_topk_prob": True, "sliding_window": None},
+    ),
+    "ernie4_5-moe": (
+        "ernie4_5_moe",
+        {
+            **LLAMA,
+            "num_hidden_layers": 5,
+            "moe_num_experts": 4,
+            "moe_k": 2,
+            "moe_intermediate_size": 32,
+            "moe_num_shared_experts": 2,
+            "moe_layer_start_index": 2,
+        },
+    ),
+    "hunyuan-moe": (
+        "hunyuan_v1_moe",
+        {**LLAMA, "head_dim": 32, "num_experts": 4, "moe_topk": 2, "moe_intermediate_size": 96},
+    ),
+    "minimax-m2": (
+        "minimax_m2",
+        {**LLAMA, "head_dim": 32, "rotary_dim": 16, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "dbrx": (
+        "dbrx",
+        {
+            "vocab_size": ROWS,
+            "d_model": 64,
+            "n_layers": 3,
+            "n_heads": 4,
+            "max_seq_len": 64,
+            "attn_config": {"kv_n_heads": 2, "clip_qkv": 0.5, "rope_theta": 5000.0},
+            "ffn_config": {"ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2},
         },
     ),
     "qwen2moe": ("qwen2_moe", {**LLAMA, **EXPERTS, **SHARED, "norm_topk_prob": False}),

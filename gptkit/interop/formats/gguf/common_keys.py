@@ -13,6 +13,7 @@ __all__ = [
     "MLP_BIAS",
     "NO_BIAS",
     "RMS",
+    "SCALES",
     "SILU",
     "SIZES",
     "UNTIED",
@@ -42,6 +43,13 @@ MLP_BIAS = HasTensor("mlp_bias", ("blk.0.ffn_up.bias",))
 NO_BIAS = Fixed({"attention_bias": False, "mlp_bias": False})
 UNTIED = Fixed({"tie_word_embeddings": False})
 """Architectures that require an output matrix."""
+SCALES = (
+    Key("attention.scale", "attention_multiplier", "f32"),
+    Key("embedding_scale", "embedding_multiplier", "f32"),
+    Key("residual_scale", "residual_multiplier", "f32"),
+    Key("logit_scale", "logits_scaling", "f32"),
+)
+"""Granite's factors."""
 _WINDOW = "attention.sliding_window"
 
 

@@ -14,6 +14,7 @@ from gptkit.interop.formats.gguf.common_keys import (
     MLP_BIAS,
     NO_BIAS,
     RMS,
+    SCALES,
     SIZES,
     UNTIED,
     WIDTH,
@@ -77,12 +78,6 @@ def _dense() -> tuple[Architecture, ...]:
     rotary, partial = Rotary(), Rotary(partial=True)
     turned = with_rules(*TURNED)
     llama = (*COMMON, HeadSize(), rotary, ATTENTION_BIAS, MLP_BIAS)
-    scales = (
-        Key("attention.scale", "attention_multiplier", "f32"),
-        Key("embedding_scale", "embedding_multiplier", "f32"),
-        Key("residual_scale", "residual_multiplier", "f32"),
-        Key("logit_scale", "logits_scaling", "f32"),
-    )
     olmo = (*COMMON, UNTIED, HeadSize(implied=True), Fixed({"attention_bias": False}))
     return (
         Architecture("llama", "llama", llama, turned, lambda data: not data.get("llama.expert_count"), frequencies=True),
@@ -116,7 +111,7 @@ def _dense() -> tuple[Architecture, ...]:
             "olmo2", "olmo3", (*olmo, LocalRotary(("yarn",), None), Windows(4)), plain, lambda data: _WINDOW in data
         ),
         Architecture("glm4", "glm4", (*COMMON, HeadSize(), partial, ATTENTION_BIAS), with_rules(*FUSED_GATE)),
-        Architecture("granite", "granite", (*COMMON, HeadSize(), rotary, Keys(scales), ATTENTION_BIAS, MLP_BIAS), turned),
+        Architecture("granite", "granite", (*COMMON, HeadSize(), rotary, Keys(SCALES), ATTENTION_BIAS, MLP_BIAS), turned),
         Architecture(
             "smollm3",
             "smollm3",

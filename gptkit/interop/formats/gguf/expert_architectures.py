@@ -1,231 +1,182 @@
-"""The architectures with experts, or with layers of linear attention, that the built-in families have."""
+"""The architectures with experts and grouped queries that the built-in families have: their keys and tensors, as data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from gptkit.core.errors import ExternalModelError
 from gptkit.interop.formats.gguf.architecture import Architecture
-from gptkit.interop.formats.gguf.common_keys import COMMON, EXPERTS, KV, RMS, SILU, SIZES, UNTIED, WIDTH
-from gptkit.interop.formats.gguf.layouts import Tiled
-from gptkit.interop.formats.gguf.metadata import Typed
-from gptkit.interop.formats.gguf.parts import HINT, Fixed, HasTensor, HeadSize, Key, Keys, Tied, Untrained, Windows
-from gptkit.interop.formats.gguf.rotary import Rotary
-from gptkit.interop.formats.gguf.rules import (
-    POST_NORM,
-    QWEN_NEXT,
-    TURNED,
-    latent,
-    linear,
-    plain,
-    with_rules,
+from gptkit.interop.formats.gguf.common_keys import (
+    ATTENTION_BIAS,
+    EXPERTS,
+    KV,
+    RMS,
+    SCALES,
+    SILU,
+    SIZES,
+    UNTIED,
+    WIDTH,
 )
-from gptkit.interop.layouts import HALVES
+from gptkit.interop.formats.gguf.expert_keys import EVERY_LAYER, SHARED_WIDTH, SIGMOID, SPARSE, OneWidth, Routed
+from gptkit.interop.formats.gguf.metadata import Typed
+from gptkit.interop.formats.gguf.parts import Fixed, HasTensor, HeadSize, Key, Keys, Tied, Untrained, Windows
+from gptkit.interop.formats.gguf.rotary import Rotary
+from gptkit.interop.formats.gguf.rules import FUSED, POST_NORM, TURNED, plain, with_rules
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
 __all__ = ["EXPERT_ARCHITECTURES"]
 
-_SHARED_WIDTH = Key("expert_shared_feed_forward_length", "shared_expert_intermediate_size")
-_SPARSE = (Keys((*SIZES, KV, RMS, *EXPERTS)), SILU, Tied)
-_EVERY_LAYER = Fixed({"mlp_only_layers": [], "decoder_sparse_step": 1}, ignored=("expert_shared_count",))
-_EPS = 1e-6
+_ROUNDED = "llama.cpp rounds the range of rotary features that YaRN scales to whole features; this model does not round it."
 
 
-def _one_epsilon(where: str) -> Untrained:
-    """Return the part of an architecture in which llama.cpp has one epsilon, and the family a fixed one at a place."""
+def _as_many_keys(model: str) -> Untrained:
+    """Return the part of an architecture in which llama.cpp expects as many keys as queries."""
     return Untrained(
-        lambda config: abs(config["rms_norm_eps"] - _EPS) > 1e-3 * _EPS,
-        f"llama.cpp uses the epsilon of norms for {where} too, where it is {_EPS} in this family",
+        lambda config: config["num_key_value_heads"] != config["num_attention_heads"],
+        f"llama.cpp expects as many keys as queries in {model}, and this model's queries share keys",
     )
 
 
-_ROUNDED = "llama.cpp rounds the range of rotary features that YaRN scales to whole features; this model does not round it."
-_LITE = (26, 27)
-"""Numbers of layers for which llama.cpp expects no latent of queries."""
-_SOFTMAX, _SIGMOID = 1, 2
-"""Values of `expert_gating_func`."""
+class _FromLayer:
+    """ERNIE 4.5's experts in all layers from one on, and its shared experts."""
 
-
-class _Unused:
-    """The width of dense layers in models that have none; it is required by some programs and read by none."""
-
-    def read(self, keys: ExternalConfig, tensors: Any) -> dict[str, Any]:
-        expert = keys.integer("expert_feed_forward_length", keys.integer("feed_forward_length", 1))
-        return {"intermediate_size": keys.integer("feed_forward_length", expert), "moe_intermediate_size": expert}
-
-    def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
-        width = Typed("u32", config["moe_intermediate_size"])
-        return {"feed_forward_length": width, "expert_feed_forward_length": width}
-
-
-class _Linear:
-    """Layers of linear attention, between which each n-th has full attention."""
-
-    def __init__(self, sections: bool) -> None:
-        self.sections = sections
+    keys = (
+        Key("expert_count", "moe_num_experts"),
+        Key("expert_used_count", "moe_k"),
+        Key("expert_feed_forward_length", "moe_intermediate_size"),
+        Key("expert_shared_count", "moe_num_shared_experts", default=0),
+        Key("leading_dense_block_count", "moe_layer_start_index", default=0),
+    )
 
     def read(self, keys: ExternalConfig, tensors: Any) -> dict[str, Any]:
-        n_layers, n_values = keys.layers("block_count"), keys.integer("ssm.time_step_rank")
-        d_key, inner = keys.integer("ssm.state_size"), keys.integer("ssm.inner_size")
-        if inner != d_key * n_values:
-            keys.refuse("ssm.inner_size", f"{n_values} heads of {d_key} features have {d_key * n_values}")
-        interval = keys.integer("full_attention_interval", 4)
-        if self.sections:
-            # The positions of a text token are equal in all sections.
-            keys.value("rope.dimension_sections")
-        full = [interval > 0 and (index + 1) % interval == 0 for index in range(n_layers)]
-        return {
-            "layer_types": ["full_attention" if each else "linear_attention" for each in full],
-            "linear_num_key_heads": keys.integer("ssm.group_count"),
-            "linear_num_value_heads": n_values,
-            "linear_key_head_dim": d_key,
-            "linear_value_head_dim": d_key,
-            "linear_conv_kernel_dim": keys.integer("ssm.conv_kernel"),
-        }
+        config = Keys(self.keys).read(keys, tensors)
+        width = config["moe_num_shared_experts"] * config["moe_intermediate_size"]
+        if keys.integer("expert_shared_feed_forward_length", width) != width:
+            keys.refuse("expert_shared_feed_forward_length", f"the shared experts have {width} features together")
+        keys.only("interleave_moe_layer_step", 1, why="llama.cpp expects experts in each layer from the first sparse one on")
+        return {**config, "moe_layer_end_index": -1, "moe_layer_interval": 1}
 
     def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
-        types, d_key = config["layer_types"], config["linear_key_head_dim"]
-        interval = types.index("full_attention") + 1 if "full_attention" in types else len(types) + 1
-        keys = {
-            "ssm.conv_kernel": config["linear_conv_kernel_dim"],
-            "ssm.inner_size": config["linear_num_value_heads"] * config["linear_value_head_dim"],
-            "ssm.state_size": d_key,
-            "ssm.time_step_rank": config["linear_num_value_heads"],
-            "ssm.group_count": config["linear_num_key_heads"],
-            "full_attention_interval": interval,
-        }
-        result = {key: Typed("u32", value) for key, value in keys.items()}
-        if self.sections:
-            share = config.get("partial_rotary_factor") or 1.0
-            pairs = round(share * config["head_dim"]) // 2
-            # Of three sections in turn, the n-th has every third pair from the n-th; pairs in none are not rotated.
-            result["rope.dimension_sections"] = Typed("i32s", [*((pairs + 2 - index) // 3 for index in range(3)), 0])
-        return result
+        width = config["moe_num_shared_experts"] * config["moe_intermediate_size"]
+        own = {"interleave_moe_layer_step": 1, "expert_shared_feed_forward_length": width}
+        return {**Keys(self.keys).write(config), **{key: Typed("u32", value) for key, value in own.items()}}
 
 
-class _Latent:
-    """DeepSeek's latent attention: llama.cpp computes it with one key/value head that all queries share."""
-
-    def read(self, keys: ExternalConfig, tensors: Any) -> dict[str, Any]:
-        keys.only("attention.head_count_kv", 1, why="gptkit reads files with one latent head; convert the model again")
-        rank, rotary = keys.integer("attention.kv_lora_rank"), keys.integer("rope.dimension_count")
-        for key, expected in (("attention.key_length", rank + rotary), ("attention.value_length", rank)):
-            if keys.integer(key, expected) != expected:
-                keys.refuse(key, f"the latent head has {expected} features")
-        q_rank = keys.integer("attention.q_lora_rank") if "attention.q_lora_rank" in keys else None
-        n_heads = keys.integer("attention.head_count")
-        return {
-            "num_key_value_heads": n_heads,
-            "kv_lora_rank": rank,
-            "q_lora_rank": q_rank,
-            "qk_nope_head_dim": keys.integer("attention.key_length_mla") - rotary,
-            "v_head_dim": keys.integer("attention.value_length_mla"),
-            "attention_bias": False,
-        }
-
-    def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
-        rank, rotary = config["kv_lora_rank"], config["qk_rope_head_dim"]
-        if (config["q_lora_rank"] is None) != (config["num_hidden_layers"] in _LITE):
-            raise ExternalModelError(
-                "llama.cpp recognizes DeepSeek's models without a latent of queries (q_lora_rank) by their number of "
-                f"layers, {' or '.join(map(str, _LITE))}, and this model has {config['num_hidden_layers']}",
-                hint=HINT,
-            )
-        keys = {
-            "attention.head_count_kv": 1,
-            "attention.kv_lora_rank": rank,
-            "attention.key_length": rank + rotary,
-            "attention.value_length": rank,
-            "attention.key_length_mla": config["qk_nope_head_dim"] + rotary,
-            "attention.value_length_mla": config["v_head_dim"],
-        }
-        if config["q_lora_rank"] is not None:
-            keys["attention.q_lora_rank"] = config["q_lora_rank"]
-        return {key: Typed("u32", value) for key, value in keys.items()}
-
-
-class _Routed:
-    """DeepSeek's routed and shared experts after the first dense layers.
-
-    Args:
-        gating: the function of scores.
-        normed: whether renormalization is a key of the family's configuration.
-        groups: whether llama.cpp limits tokens to groups of experts as the family does.
-    """
-
-    def __init__(self, gating: int, *, normed: bool, groups: bool) -> None:
-        self.gating, self.normed, self.groups = gating, normed, groups
-
-    def read(self, keys: ExternalConfig, tensors: Any) -> dict[str, Any]:
-        keys.only("expert_gating_func", self.gating, why="the family has another function")
-        if not self.groups:
-            for key in ("expert_group_count", "expert_group_used_count"):
-                keys.only(key, 1, 0, why="llama.cpp does not limit tokens to groups of experts as the family does")
-        result = {
-            "n_routed_experts": keys.integer("expert_count"),
-            "num_experts_per_tok": keys.integer("expert_used_count"),
-            "n_shared_experts": keys.integer("expert_shared_count", 0),
-            "moe_intermediate_size": keys.integer("expert_feed_forward_length"),
-            "first_k_dense_replace": keys.integer("leading_dense_block_count", 0),
-            "routed_scaling_factor": keys.number("expert_weights_scale", 1.0) or 1.0,
-            "n_group": keys.integer("expert_group_count", 1) if self.groups else 1,
-            "topk_group": keys.integer("expert_group_used_count", 1) if self.groups else 1,
-        }
-        if self.normed:
-            result["norm_topk_prob"] = keys.flag("expert_weights_norm", False)
-        else:
-            keys.only("expert_weights_norm", False, why="the family does not renormalize")
-        return result
-
-    def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
-        keys: dict[str, Typed] = {
-            "expert_count": Typed("u32", config["n_routed_experts"]),
-            "expert_used_count": Typed("u32", config["num_experts_per_tok"]),
-            "expert_shared_count": Typed("u32", config["n_shared_experts"]),
-            "expert_feed_forward_length": Typed("u32", config["moe_intermediate_size"]),
-            "leading_dense_block_count": Typed("u32", config["first_k_dense_replace"]),
-            "expert_weights_scale": Typed("f32", config["routed_scaling_factor"]),
-            "expert_gating_func": Typed("u32", self.gating),
-            "expert_weights_norm": Typed("bool", bool(self.normed and config["norm_topk_prob"])),
-        }
-        if self.groups and config["n_group"] > 1:
-            if config["topk_group"] >= config["n_group"]:
-                raise ExternalModelError("llama.cpp requires that tokens choose fewer groups than there are", hint=HINT)
-            keys["expert_group_count"] = Typed("u32", config["n_group"])
-            keys["expert_group_used_count"] = Typed("u32", config["topk_group"])
-        return keys
-
-
-_UNIT_KEYS = _one_epsilon("the unit vectors of linear attention's queries and keys")
-_NEXT_35 = (
-    *_SPARSE,
-    HeadSize(256),
-    Rotary(partial=True, head=256),
-    _Unused(),
-    Keys((_SHARED_WIDTH,)),
-    Fixed(ignored=("expert_shared_count",)),
-    _UNIT_KEYS,
+_LOCAL_EXPERTS = (Key("expert_count", "num_local_experts"), EXPERTS[1])
+_EXPERT_WIDTH = Key("expert_feed_forward_length", "intermediate_size", default="feed_forward_length")
+_DBRX = (
+    Key("context_length", "max_seq_len"),
+    Key("embedding_length", "d_model"),
+    Key("block_count", "n_layers"),
+    Key("attention.head_count", "n_heads"),
+    Key("attention.head_count_kv", "attn_config.kv_n_heads", default="attention.head_count"),
+    Key("attention.clamp_kqv", "attn_config.clip_qkv", "f32"),
+    Key("rope.freq_base", "attn_config.rope_theta", "f32", 10000.0),
+    Key("feed_forward_length", "ffn_config.ffn_hidden_size"),
+    Key("expert_count", "ffn_config.moe_num_experts"),
+    Key("expert_used_count", "ffn_config.moe_top_k"),
 )
-_NEXT = (*_NEXT_35, _EVERY_LAYER)
-_DEEPSEEK = (
-    Keys((*SIZES, WIDTH, RMS)),
+_GRANITE = (
+    Keys((*SIZES, KV, WIDTH, RMS, *_LOCAL_EXPERTS, *SCALES)),
     SILU,
     Tied,
-    Rotary(d_rotary="qk_rope_head_dim", scalings=()),
-    _Latent(),
-    _one_epsilon("the norms of latents"),
+    HeadSize(),
+    Rotary(),
+    ATTENTION_BIAS,
 )
-_TILED_RATES = Rule("blocks.*.attention.rates", "blk.*.{ssm_beta,ssm_alpha}", Tiled(HALVES, (True, True)))
-_NO_BIAS = Fixed({"attention_bias": False})
-
-
-def _gating(metadata: Mapping[str, Any]) -> int:
-    return int(metadata.get("deepseek2.expert_gating_func") or _SOFTMAX)
-
-
+_GRANITE_SHARED = "expert_shared_feed_forward_length"
 EXPERT_ARCHITECTURES = (
+    Architecture(
+        "olmoe",
+        "olmoe",
+        (
+            Keys((*SIZES, KV, WIDTH, RMS, *EXPERTS)),
+            SILU,
+            UNTIED,
+            HeadSize(implied=True),
+            Rotary(),
+            _as_many_keys("OLMoE"),
+            Fixed({"norm_topk_prob": False, "clip_qkv": None, "attention_bias": False}),
+        ),
+        plain,
+    ),
+    Architecture(
+        "granitemoe",
+        "granitemoe",
+        (*_GRANITE, Fixed(ignored=(_GRANITE_SHARED,))),
+        with_rules(*TURNED),
+        lambda metadata: not metadata.get(f"granitemoe.{_GRANITE_SHARED}"),
+    ),
+    Architecture(
+        "granitemoe",
+        "granitemoeshared",
+        (*_GRANITE, Keys((Key(_GRANITE_SHARED, "shared_intermediate_size"),))),
+        with_rules(*TURNED),
+        lambda metadata: bool(metadata.get(f"granitemoe.{_GRANITE_SHARED}")),
+    ),
+    Architecture(
+        "dots1",
+        "dots1",
+        (
+            Keys((*SIZES, KV, WIDTH, RMS)),
+            SILU,
+            UNTIED,
+            HeadSize(),
+            Rotary(),
+            Routed(SIGMOID, normed=True, groups=False),
+            _as_many_keys("dots.llm1"),
+            Fixed({"attention_bias": False, "sliding_window": None}),
+        ),
+        plain,
+    ),
+    Architecture(
+        "ernie4_5-moe",
+        "ernie4_5_moe",
+        (
+            Keys((*SIZES, KV, WIDTH, RMS)),
+            SILU,
+            Tied,
+            HeadSize(),
+            Rotary(),
+            _FromLayer(),
+            Fixed({"use_bias": False}),
+        ),
+        plain,
+    ),
+    Architecture(
+        "hunyuan-moe",
+        "hunyuan_v1_moe",
+        (
+            Keys((*SIZES, KV, WIDTH, RMS, EXPERTS[0], Key("expert_used_count", "moe_topk"), _EXPERT_WIDTH)),
+            Keys((Key("expert_shared_feed_forward_length", "intermediate_size", default="feed_forward_length"),)),
+            SILU,
+            Tied,
+            HeadSize(),
+            Rotary(),
+            Fixed({"attention_bias": False}, keys={"expert_shared_count": Typed("u32", 1)}),
+        ),
+        plain,
+    ),
+    Architecture(
+        "minimax-m2",
+        "minimax_m2",
+        (
+            Keys((*SIZES, KV, WIDTH, RMS, *_LOCAL_EXPERTS, _EXPERT_WIDTH)),
+            SILU,
+            UNTIED,
+            HeadSize(128),
+            Rotary(d_rotary="rotary_dim", head=128),
+            Fixed(keys={"expert_gating_func": Typed("u32", SIGMOID)}),
+        ),
+        plain,
+    ),
+    Architecture(
+        "dbrx",
+        "dbrx",
+        (Keys(_DBRX), Fixed(keys={"attention.layer_norm_epsilon": Typed("f32", 1e-5)}), UNTIED),
+        with_rules(*FUSED, Rule("blocks.*.feedforward_norm", "blk.*.attn_output_norm")),
+    ),
     Architecture(
         "llama",
         "mixtral",
@@ -259,13 +210,13 @@ EXPERT_ARCHITECTURES = (
         "qwen2moe",
         "qwen2_moe",
         (
-            *_SPARSE,
+            *SPARSE,
             UNTIED,
             HeadSize(implied=True),
             Rotary(),
-            _Unused(),
-            Keys((_SHARED_WIDTH,)),
-            _EVERY_LAYER,
+            OneWidth(),
+            Keys((SHARED_WIDTH,)),
+            EVERY_LAYER,
             Fixed({"norm_topk_prob": False}),
             HasTensor("qkv_bias", ("blk.0.attn_q.bias",)),
         ),
@@ -274,26 +225,8 @@ EXPERT_ARCHITECTURES = (
     Architecture(
         "qwen3moe",
         "qwen3_moe",
-        (*_SPARSE, HeadSize(), Rotary(), _Unused(), _EVERY_LAYER, Fixed({"norm_topk_prob": True}), _NO_BIAS),
+        (*SPARSE, HeadSize(), Rotary(), OneWidth(), EVERY_LAYER, Fixed({"norm_topk_prob": True, "attention_bias": False})),
         plain,
-    ),
-    Architecture(
-        "qwen3next",
-        "qwen3_next",
-        (*_NEXT, _Linear(sections=False), Fixed({"norm_topk_prob": True}), _NO_BIAS),
-        QWEN_NEXT,
-    ),
-    Architecture(
-        "qwen35",
-        "qwen3_5_text",
-        (*COMMON, HeadSize(256), Rotary(partial=True, head=256), _Linear(sections=True), _NO_BIAS, _UNIT_KEYS),
-        linear(_TILED_RATES, tiled=True),
-    ),
-    Architecture(
-        "qwen35moe",
-        "qwen3_5_moe_text",
-        (*_NEXT_35, _Linear(sections=True), _NO_BIAS),
-        linear(_TILED_RATES, tiled=True),
     ),
     Architecture(
         "glm4moe",
@@ -304,24 +237,10 @@ EXPERT_ARCHITECTURES = (
             Tied,
             HeadSize(),
             Rotary(partial=True),
-            _Routed(_SIGMOID, normed=True, groups=False),
+            Routed(SIGMOID, normed=True, groups=False),
             HasTensor("attention_bias", ("blk.0.attn_q.bias",)),
             HasTensor("use_qk_norm", ("blk.0.attn_q_norm.weight",)),
         ),
         with_rules(*POST_NORM),
-    ),
-    Architecture(
-        "deepseek2",
-        "deepseek_v2",
-        (*_DEEPSEEK, _Routed(_SOFTMAX, normed=False, groups=False)),
-        latent,
-        lambda metadata: _gating(metadata) == _SOFTMAX,
-    ),
-    Architecture(
-        "deepseek2",
-        "deepseek_v3",
-        (*_DEEPSEEK, _Routed(_SIGMOID, normed=True, groups=True)),
-        latent,
-        lambda metadata: _gating(metadata) == _SIGMOID,
     ),
 )
