@@ -27,6 +27,7 @@ NO_BIAS = {"attention_bias": False}
 PLAIN = {key: value for key, value in LLAMA.items() if key not in ("num_key_value_heads", "rope_theta")}
 GPT2 = {"vocab_size": ROWS, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64, "n_inner": 96}
 BLOOM = {"vocab_size": ROWS, "hidden_size": 96, "seq_length": 64, "n_layer": 3, "num_hidden_layers": 3}
+CONVOLUTIONS = {**LLAMA, "num_hidden_layers": 4, "layer_types": ["conv", "full_attention", "conv", "conv"]}
 GEMMA = {**LLAMA, "head_dim": 32, "tie_word_embeddings": True, "num_hidden_layers": 4}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
 FACTORS = {
@@ -208,6 +209,11 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen35moe": (
         "qwen3_5_moe_text",
         {**LLAMA, **{key: EXPERTS[key] for key in EXPERTS if key != "norm_topk_prob"}, **SHARED, **LINEAR},
+    ),
+    "lfm2": ("lfm2", {**CONVOLUTIONS, "block_auto_adjust_ff_dim": False}),
+    "lfm2moe": (
+        "lfm2_moe",
+        {**CONVOLUTIONS, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "num_dense_layers": 1},
     ),
     "glm4moe": ("glm4_moe", {**LLAMA, **ROUTED, "head_dim": 16, "attention_bias": True, "use_qk_norm": True}),
     "deepseek2": ("deepseek_v2", LATENT),

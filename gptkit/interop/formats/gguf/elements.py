@@ -71,7 +71,7 @@ def _single(name: str) -> bool:
     return (
         leaf == "bias"
         or stem.endswith("_norm")
-        or stem.rpartition(".")[2] in ("position_embd", "ssm_conv1d", "ffn_gate_inp", "ffn_gate_inp_shexp")
+        or stem.rpartition(".")[2] in ("position_embd", "ssm_conv1d", "conv", "ffn_gate_inp", "ffn_gate_inp_shexp")
     )
 
 

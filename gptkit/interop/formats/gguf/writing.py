@@ -132,6 +132,7 @@ def _plan_as(
 ) -> _Plan:
     """Return the plan for a family, if reading the keys gives the same model."""
     rows, name = model.spec.vocab_size, architecture.name
+    written = architecture.write(config)
     moves = pair_by(architecture.rules(model.spec), GPT(model.spec, device="meta"), f"GGUF's architecture {name!r}")
     shapes = {stored: tuple(part.shape) for stored, part in expected_tensors(moves).items()}
     factors = rope_factors(config) if architecture.frequencies else None
@@ -139,7 +140,7 @@ def _plan_as(
         "general.architecture": Typed("string", name),
         "general.name": Typed("string", model.name),
         "general.file_type": Typed("u32", FILE_TYPES[type]),
-        **{f"{name}.{key}": value for key, value in architecture.write(config).items()},
+        **{f"{name}.{key}": value for key, value in written.items()},
         f"{name}.vocab_size": Typed("u32", rows),
     }
     plain = {key: typed.value for key, typed in metadata.items()}
