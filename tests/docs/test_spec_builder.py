@@ -246,6 +246,10 @@ NAMED = (
     {"head": {"name": "multi-token", "depth": 2, "head": UNTIED}, "linear": "low-rank"},
     {"feedforward": {"name": "experts", "n_experts": 2, "expert": LEARNED, "shared": "gated"}},
     {"block": {"name": "pre-norm", "attention_input_norm": False}, "feedforward": {"name": "single-layer", "bias": False}},
+    {
+        "attention": {"name": "expert-heads", "n_experts": 3, "n_kv_heads": 2, "router": {"name": "sigmoid", "norm": "rms"}},
+        "feedforward": {"name": "experts", "n_experts": 2, "output_bias": True},
+    },
     {"attention": {"name": "differential", "n_heads": 4, "n_kv_heads": 2, "norm": "layer", "qkv_bias": True}},
     {"feedforward": {"name": "gated", "hidden_norm": "rms"}, "attention": {**QK_NORM, "output_norm": "layer"}},
     {"feedforward": {"name": "experts", "n_experts": 2, "expert": {"name": "gated", "hidden_norm": "rms"}}},

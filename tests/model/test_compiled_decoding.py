@@ -113,6 +113,7 @@ def small(**changes: Any) -> GPT:
         {"name": "rg-lru", "n_heads": 4},
         {"name": "mlstm", "n_heads": 2},
         {"name": "differential", "n_heads": 4, "n_kv_heads": 2},
+        {"name": "expert-heads", "n_experts": 4, "n_kv_heads": 2},
         {"name": "lightning", "d_head": 8},
         {"name": "hybrid", "recurrence": {"name": "lightning", "d_head": 8}},
     ],

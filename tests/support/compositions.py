@@ -350,6 +350,16 @@ SPECS: dict[str, dict[str, Any]] = {
         },
         "layers": [{}, {"feedforward": {"weights_on": "input", "latent": None, "expert": {"activation": "xielu"}}}],
     },
+    "expert-heads": {
+        "attention": {"name": "expert-heads", "n_experts": 4, "n_kv_heads": 2, "d_head": 8},
+        "feedforward": {"name": "experts", "n_experts": 3, "expert": {"name": "mlp", "d_hidden": 9}, "output_bias": True},
+        "n_layers": 3,
+        "layers": [
+            {},
+            {"attention": {"output_bias": True, "router": {"k": 1}, "n_kv_heads": 3, "window": 5}},
+            {"attention": {"router": "sigmoid", "dropout": 0.1}, "feedforward": {"output_norm": "rms", "scale": 0.5}},
+        ],
+    },
     "layer-before-the-head": {
         "embedding": {"name": "token", "norm": "layer"},
         "attention": GROUPED,

@@ -30,7 +30,7 @@ class ExpertsSpec(FeedForwardSpec):
         With `latent`: y = W_up Σ weight_i · expert_i(W_down x), weights still of x
         With `shared`: y + shared(x), or y + σ(w · x) · shared(x) with `shared_gate`; the sum times `scale`
         With `identity_experts`: expert_i(x) = x for the last ones, to which no weights belong
-        With `output_norm`, the result is normalized
+        With `output_bias`, b is added to the result; with `output_norm`, it is normalized
         With `branch_norm`: y = norm(Σ weight_i · expert_i(norm(x))) + norm(shared(norm(x))), four norms; weights of x itself
 
     Shapes:
@@ -73,6 +73,8 @@ class ExpertsSpec(FeedForwardSpec):
 
     scale: float = Field(1.0, description="Factor of the output (Command A: 0.5, the mean of experts and shared one).", gt=0)
 
+    output_bias: bool = Field(False, description="Add a bias to the output, before its norm (JetMoE).")
+
     output_norm: NormSpec | None = optional_component(description="Norm of the output (A.X K1), applied last.")
     branch_norm: NormSpec | None = optional_component(
         description="Norm before and after the chosen experts, and before and after the shared feed-forward (Gemma 4); the "
@@ -97,6 +99,7 @@ class ExpertsSpec(FeedForwardSpec):
             "expert": {"name": "mlp", "d_hidden": 16},
             "latent": 12,
             "identity_experts": 2,
+            "output_bias": True,
         },
         {
             "n_experts": 4,

@@ -45,6 +45,15 @@ class Pair(Subject):
         """Return the position."""
         return [self.position]
 
+    def choosing_all(self) -> Pair:
+        """Return the pair with all experts of the attention chosen, where it has a router; rounding can choose others."""
+        spec: Any = self.spec
+        if not hasattr(spec, "router"):
+            return self
+        result = copy.copy(self)
+        Subject.__init__(result, spec.replace(router=spec.router.replace(k=spec.n_experts)), self.registry)
+        return result
+
     @cached_property
     def windowed(self) -> Any:
         """None: the window is checked for the attention by itself."""
@@ -90,7 +99,7 @@ def _flex(pair: Pair) -> None:
 @torch.no_grad()
 def _quantized(pair: Pair) -> None:
     spec = cast("PrecisionSpec", pair.other("precision", "int8"))
-    model, ids_BT = stirred_matrices(pair.make()).eval(), token_ids(2, 20)
+    model, ids_BT = stirred_matrices(pair.choosing_all().make()).eval(), token_ids(2, 20)
     rounded = copy.deepcopy(model)
     for slot in slots(rounded):
         matrix = slot.weight.flatten(0, -2)
@@ -134,7 +143,11 @@ COLUMNS: Mapping[str, Column] = {
     "packed": Column("Documents in one row give the logits that each gives alone.", _of_kit("documents-keep-apart")),
     "padded": Column("Rows with left padding give the logits that each gives alone.", _of_kit("padding-is-ignored")),
     "flex": Column("The attention backend `flex` gives the logits of `eager`.", _flex),
-    "quantized": Column("With matrices in int8, whole texts and decoding give the logits of these matrices.", _quantized),
+    "quantized": Column(
+        "With matrices in int8, whole texts and decoding give the logits of these matrices (with all experts of an "
+        "attention chosen: rounding can choose others).",
+        _quantized,
+    ),
     "compiled": Column(
         "`torch.compile` (graphs of aot_eager) gives the same logits for two lengths.", _of_kit("compiles"), costly=True
     ),

@@ -66,6 +66,14 @@ const Attentions = (() => {
       walk.linear(name + ".output", layer.linear, heads, walk.d_model, c.output_bias);
       for (const each of ["q1", "k1", "q2", "k2"]) walk.add(`${name}.lambda_${each}`, c.d_head);
     },
+    "expert-heads": (walk, name, c, layer) => {
+      const heads = c.n_kv_heads * c.d_head;
+      walk.router(name + ".router", c.router, walk.d_model, c.n_experts);
+      walk.stack(name + ".query", c.n_experts, walk.d_model, heads, false);
+      walk.linear(name + ".kv", layer.linear, walk.d_model, 2 * heads, false);
+      walk.stack(name + ".output", c.n_experts, heads, walk.d_model, false);
+      if (c.output_bias) walk.add(name + ".output_bias", walk.d_model);
+    },
     "sparse-latent": (walk, name, c, layer) => {
       latent(walk, name, c, layer);
       if (c.indexer !== "own") return;

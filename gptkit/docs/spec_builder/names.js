@@ -100,6 +100,15 @@ const Names = (() => {
       this.matrix(name, count * inputs * outputs, bias ? count * outputs : 0);
     }
 
+    /** What chooses among experts. */
+    router(name, component, width, choices) {
+      this.matrix(name + ".scores", width * choices, own("router", component).bias ? choices : 0);
+      this.norm(name + ".norm", component.norm ?? null, width);
+      if (component.expert_scale) this.add(name + ".expert_scale", choices);
+      if (component.selection_bias || component.bias_rate) this.add(name + ".selection_bias", choices);
+      for (const each of ["load_balance", "router_z"]) this.loss(each);
+    }
+
     norm(name, component, width) {
       if (!normSize(component, width)) return;
       if (component.scale) this.add(name + ".weight", width);

@@ -16,12 +16,8 @@ const Parameters = (() => {
       return;
     }
     if (c.name !== "experts") throw new Unknown("feedforward " + c.name);
-    const n = c.n_experts, choices = n + c.identity_experts, inner = c.latent || width;
-    walk.matrix(name + ".router.scores", width * choices, own("router", c.router).bias ? choices : 0);
-    walk.norm(name + ".router.norm", c.router.norm ?? null, width);
-    if (c.router.expert_scale) walk.add(name + ".router.expert_scale", choices);
-    if (c.router.selection_bias || c.router.bias_rate) walk.add(name + ".router.selection_bias", choices);
-    for (const each of ["load_balance", "router_z"]) walk.loss(each);
+    const n = c.n_experts, inner = c.latent || width;
+    walk.router(name + ".router", c.router, width, n + c.identity_experts);
     if (c.latent) {
       walk.linear(name + ".latent_down", layer.linear, width, c.latent, false);
       walk.linear(name + ".latent_up", layer.linear, c.latent, width, false);
@@ -34,6 +30,7 @@ const Parameters = (() => {
     } else for (let index = 0; index < n; index += 1) feedforward(walk, `${name}.experts.each.${index}`, c.expert, layer, inner);
     if (c.shared !== null) feedforward(walk, name + ".shared", c.shared, layer, width);
     if (c.shared_gate) walk.matrix(name + ".shared_gate", width);
+    if (c.output_bias) walk.add(name + ".output_bias", width);
     walk.norm(name + ".output_norm", c.output_norm, width);
     for (const each of c.shared === null ? ["routed"] : ["routed", "shared"]) {
       for (const end of ["norm", "output_norm"]) walk.norm(`${name}.${each}_${end}`, c.branch_norm, width);

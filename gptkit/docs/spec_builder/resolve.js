@@ -63,6 +63,10 @@ const Resolve = (() => {
       c.n_kv_heads = c.n_kv_heads || c.n_heads;
       c.d_head = c.d_head || Math.max(1, Math.floor(x.d_model / (2 * c.n_heads)));
     },
+    "attention expert-heads": (c, x) => {
+      c.n_kv_heads = c.n_kv_heads || Math.max(1, Math.floor(x.d_model / (c.d_head || 64)));
+      c.d_head = c.d_head || Math.max(1, Math.floor(x.d_model / c.n_kv_heads));
+    },
     "attention block-sparse": (c, x) => {
       RESOLVERS["attention grouped-query"](c, x);
       c.index_heads = c.index_heads || c.n_kv_heads;

@@ -38,12 +38,14 @@ class Experts(FeedForward):
         self.latent_up = context.linear(spec.latent, context.d_model, bias=False) if spec.latent else None
         self.shared = None if spec.shared is None else spec.shared.build(context)
         self.shared_gate = nn.Linear(context.d_model, 1, bias=False) if spec.shared_gate else None
+        self.output_bias = nn.Parameter(torch.zeros(context.d_model)) if spec.output_bias else None
         self.output_norm = None if spec.output_norm is None else spec.output_norm.build(context, dim=context.d_model)
         self.routed_norm, self.routed_output_norm = (_norm(spec, context) for _ in range(2))
         self.shared_norm, self.shared_output_norm = (_norm(spec, context, needed=bool(spec.shared)) for _ in range(2))
 
     def initial(self) -> dict[str, Initial]:
-        return {} if self.latent_up is None else {"latent_up.weight": "output"}
+        initial: dict[str, Initial] = {} if self.latent_up is None else {"latent_up.weight": "output"}
+        return initial if self.output_bias is None else {**initial, "output_bias": "zeros"}
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         x_NE = x_BTE.flatten(0, 1)
@@ -65,6 +67,8 @@ class Experts(FeedForward):
             y_BTE = y_BTE + shared_BTE
         if self.scale != 1:
             y_BTE = y_BTE * self.scale
+        if self.output_bias is not None:
+            y_BTE = y_BTE + self.output_bias
         if self.output_norm is not None:
             y_BTE = self.output_norm(y_BTE)
         return y_BTE

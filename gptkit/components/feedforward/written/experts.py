@@ -43,6 +43,9 @@ class $class_name(nn.Module):
         #if gate
         self.shared_gate = nn.Linear(D_MODEL, 1, bias=False)
         #end
+        #if output_bias
+        self.output_bias = nn.Parameter(torch.zeros(D_MODEL))
+        #end
         #if normed
         self.output_norm = $output_norm
         #end
@@ -134,6 +137,8 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         result += " + torch.sigmoid(self.shared_gate(x_BTE)) * shared_BTE" if spec.shared_gate else " + shared_BTE"
     if spec.scale != 1:
         result = f"$EXPERTS_SCALE * ({result})" if spec.shared is not None else f"$EXPERTS_SCALE * {result}"
+    if spec.output_bias:
+        result = f"{result} + self.output_bias"
     if spec.output_norm is not None:
         result = f"self.output_norm({result})"
     text = fill(
@@ -145,6 +150,7 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         call=", positions_T: Tensor, cache: Any" if reads else "",
         route=router.call("route", x="x_NE") if reads else "self.router(x_NE)",
         normed=spec.output_norm is not None,
+        output_bias=spec.output_bias,
         branches=spec.branch_norm is not None,
         latent=bool(spec.latent),
         identities=spec.identity_experts > 0,
@@ -156,7 +162,9 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         settings["D_LATENT"] = width
     if spec.scale != 1:
         settings["EXPERTS_SCALE"] = Setting(spec.scale, "factor of the mixture's output")
-    names = "n_experts identity_experts router expert shared shared_gate weights_on scale output_norm branch_norm latent"
+    names = (
+        "n_experts identity_experts router expert shared shared_gate weights_on scale output_bias output_norm branch_norm"
+    )
     calls = {"apply": "self.feedforward($x, positions_T, cache)"} if reads else {}
     variant = "Hashed" if reads else ""
     return Written(
@@ -167,7 +175,7 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         calls=calls,
         section="feedforward",
         variant=variant,
-        fields=names.split(),
+        fields=(*names.split(), "latent"),
     )
 
 
