@@ -273,6 +273,16 @@ GRIFFIN = {
     "logits_soft_cap": 3.0,
 }
 
+JETMOE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 3,
+    "kv_channels": 8,
+    "num_local_experts": 4,
+    "max_position_embeddings": 64,
+}
 MODERNBERT = {
     "vocab_size": VOCAB,
     "hidden_size": 48,
@@ -642,6 +652,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "recurrent_gemma": ("RecurrentGemma", GRIFFIN),
     "xlstm": ("xLSTM", XLSTM),
     "bitnet": ("BitNet", LLAMA),
+    "jetmoe": ("JetMoe", JETMOE),
     "modernbert_decoder": ("ModernBertDecoder", MODERNBERT),
     "diffllama": ("DiffLlama", {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 4}),
     "longcat_flash": ("LongcatFlash", LONGCAT),
@@ -652,6 +663,18 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "longcat_flash-yarn": (
         "LongcatFlash",
         {**LONGCAT, "zero_expert_num": 0, "attention_bias": True, "rope_parameters": {**SHARP, **ROPE}},
+    ),
+    "jetmoe-untied": (
+        "JetMoe",
+        {
+            **JETMOE,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 3,
+            "activation_function": "gelu",
+            "rms_norm_eps": 1e-3,
+            "tie_word_embeddings": False,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
+        },
     ),
     "modernbert_decoder-biased": (
         "ModernBertDecoder",
