@@ -178,4 +178,7 @@ def _condition(places: Sequence[int], variable: str, period: int) -> str:
             return f"{variable} < {places[-1] + 1}"
         if places[-1] == period - 1:
             return f"{variable} >= {places[0]}"
+    step = places[1] - places[0]
+    if len(places) > 4 and list(places) == list(range(places[0], places[-1] + 1, step)):
+        return f"{variable} in range({places[0]}, {places[-1] + 1}, {step})"
     return f"{variable} in ({', '.join(map(str, places))})"

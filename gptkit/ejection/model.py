@@ -123,6 +123,9 @@ RUN = '''
 def load_weights(model: GPT, path: str | Path) -> None:
     """Load the weights of a safetensors file: a header in JSON, then the tensors, one by one."""
     types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    #if whole
+    types["I64"] = torch.int64
+    #end
     with Path(path).open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))

@@ -141,7 +141,9 @@ def write_source(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int
     sections: dict[str, list[str]] = {section: [] for section in get_args(Section)}
     for section, source in groups.sources():
         sections[section].append(source)
-    run = fill(RUN, recompute=" or ".join(sorted(_recompute(roots))), unused=_tuple(_unused(parts.head)))
+    whole = parts.use("dtype=torch.int64")  # tables of whole numbers among the weights
+    recompute = " or ".join(sorted(_recompute(roots)))
+    run = fill(RUN, recompute=recompute, unused=_tuple(_unused(parts.head)), whole=whole)
     sections["model"] += [model, "\n".join(part for line in run.splitlines() for part in wrapped(line)) + "\n"]
     body = "\n\n".join(
         f"# -------- {TITLES[section]} --------\n" + "\n\n".join(sections[section])

@@ -24,10 +24,14 @@ class RouterSpec(Component):
     """Router: chooses the experts of every token and their weights.
 
     A token's experts depend on that token only, not on the rest of its row or on the batch.
+
+    Class variables:
+        reads_ids: it reads the ids of the tokens from the forward context.
     """
 
     kind: ClassVar[str] = "router"
     runtime: ClassVar[str] = "gptkit.nn.router:Router"
+    reads_ids: ClassVar[bool] = False
 
     def expert_problems(self, n_experts: int) -> Iterator[Problem]:
         """Yield the reasons why the router does not support this number of experts: paths below this spec, and messages."""
@@ -40,7 +44,7 @@ class RouterSpec(Component):
     def written(self, context: WritingContext, *, n_experts: int) -> Written | None:
         """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
 
-        Its parameters must have the names of the built module's. Its call "route" is the value for $x, and may use cache;
-        without it, its `forward` has one argument.
+        Its parameters must have the names of the built module's. If it `reads_ids`, its `forward` has a second
+        argument, the ids (N,).
         """
         return None

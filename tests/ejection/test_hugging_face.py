@@ -92,7 +92,7 @@ OWN: dict[str, dict[str, Any]] = {
         },
     },
 }
-REFUSED = {"longrope", "dynamic", "adapters"}
+REFUSED = {"longrope", "dynamic", "adapters", "compressed"}
 CHANGED = {
     name: {"norm": {"name": "layer", "scale": False}}
     for name in ("none-in-some-layers", "sparse-latent", "sparse-previous", "branches", "latent-experts")

@@ -208,6 +208,51 @@ SPECS: dict[str, dict[str, Any]] = {
         },
         "layers": [{}, {"attention": {"q_rank": None, "window": 20, "top_k": 9, "index_layout": "same"}}],
     },
+    "hash-routers": {
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 5,
+            "router": {"name": "hash", "table": True, "scale": 1.5},
+            "expert": {"name": "gated", "d_hidden": 12},
+            "shared": {"name": "gated", "d_hidden": 10},
+        },
+        "n_layers": 3,
+        "layers": [
+            {},
+            {"feedforward": {"router": {"table": False, "score": "softmax"}}},
+            {"feedforward": {"router": "sigmoid"}},
+        ],
+    },
+    "compressed": {
+        "attention": {
+            "name": "compressed",
+            "n_heads": 4,
+            "d_head": 10,
+            "d_rotary": 4,
+            "q_rank": 9,
+            "sliding_window": 5,
+            "block_size": 3,
+            "top_k": 2,
+            "index_heads": 5,
+            "d_index": 8,
+            "sinks": True,
+            "output_groups": 2,
+            "output_rank": 6,
+        },
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 5,
+            "router": {"name": "hash", "table": True},
+            "expert": {"name": "gated", "d_hidden": 12},
+        },
+        "n_layers": 4,
+        "layers": [
+            {},
+            {"attention": {"top_k": None, "overlap": False, "block_size": 4}, "feedforward": {"router": "sqrt-softplus"}},
+            {"attention": {"block_size": None}, "feedforward": {"router": {"table": False, "score": "sigmoid"}}},
+            {"feedforward": "gated"},
+        ],
+    },
     "sparse-previous": {
         "attention": {
             "name": "sparse-latent",

@@ -38,6 +38,9 @@ SMALL: dict[str, Any] = {
     "d_inner": 24,
     "step_rank": 5,
     "window": 24,
+    "sliding_window": 24,
+    "output_groups": 2,
+    "output_rank": 6,
     "size": 256,
 }
 DISTINCT = (
@@ -50,7 +53,7 @@ DISTINCT = (
     *("lfm2-1.2b", "mistral-small-4", "phi3-mini", "stablelm-2-1.6b", "trinity-mini", "gemma4-26b-a4b", "hy4-preview"),
     *("recurrentgemma-2b", "dots3-note", "minimax-m3", "falcon-mamba-7b", "gpt-neox-japanese-2.7b", "hrm-text-1b"),
     *("lfm3-1.7b", "ctrl", "gemma4-12b", "jamba-v0.1", "dbrx", "mamba-2.8b", "xglm-564m"),
-    *("xlstm-7b", "bitnet-2b", "diffllama-1b", "modernbert-decoder-150m", "longcat-flash", "jetmoe-8b"),
+    *("xlstm-7b", "bitnet-2b", "deepseek-v4", "diffllama-1b", "modernbert-decoder-150m", "longcat-flash", "jetmoe-8b"),
 )
 """Presets that together have every part of all presets: each component with its options, wherever it is (`parts`)."""
 

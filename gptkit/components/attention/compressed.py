@@ -13,6 +13,7 @@ from gptkit.kinds.attention import AttentionSpec, head_problems
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.compressed import CompressedAttention
@@ -133,3 +134,8 @@ class CompressedSpec(AttentionSpec):
         from gptkit.components.attention.modules.compressed import CompressedAttention
 
         return CompressedAttention(self, context)
+
+    def written(self, context: WritingContext) -> Written:
+        from gptkit.components.attention.written.compressed import compressed
+
+        return compressed(self, context)

@@ -45,6 +45,7 @@ class HashSpec(ScoredRouterSpec):
     """
 
     name: Literal["hash"] = "hash"
+    reads_ids: ClassVar[bool] = True
     score: Literal["sqrt-softplus", "sigmoid", "softmax"] = Field(
         "sqrt-softplus", description="Function of W x that gives the weights."
     )

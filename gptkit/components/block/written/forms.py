@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from gptkit.components.block.sandwich import SandwichSpec
     from gptkit.components.block.single_branch import SingleBranchSpec
 
-__all__ = ["deep_norm", "output_norm", "parallel", "post_norm", "pre_norm", "sandwich", "scale_of_output", "single_branch"]
+__all__ = [
+    "deep_norm",
+    "output_norm",
+    "parallel",
+    "post_norm",
+    "pre_norm",
+    "sandwich",
+    "scale_of_output",
+    "single_branch",
+    "with_arguments",
+]
 
 _START = '''
 class $class_name(nn.Module):
@@ -250,13 +260,18 @@ def _block(
     if output_scale is not None:
         assignments += f"        self.output_scale = {scale_of_output(output_scale)}\n"
     parts = {part: _part(part, context) for part in names}
-    call = "" if "feedforward" not in parts else parts["feedforward"].calls.get("apply", "")
-    if call:  # with further arguments
-        filled = re.sub(
-            r"self\.feedforward\(((?:self\.\w+\(\w+\))|\w+)\)", lambda match: call.replace("$x", match[1]), filled
-        )
+    if "feedforward" in parts:
+        filled = with_arguments(filled, parts["feedforward"])
     text = fill(_START, description=description) + assignments + "\n" + fill(_FORWARD) + filled
     return Written(name, text, settings=settings, parts=parts, section="block", fields=("dropout", *fields))
+
+
+def with_arguments(text: str, feedforward: Written) -> str:
+    """Return the source of a block whose calls of the feed-forward have all arguments that this one needs."""
+    call = feedforward.calls.get("apply", "")
+    if not call:
+        return text
+    return re.sub(r"self\.feedforward\(((?:self\.\w+\(\w+\))|\w+)\)", lambda match: call.replace("$x", match[1]), text)
 
 
 def scale_of_output(kind: str) -> str:

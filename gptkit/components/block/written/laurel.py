@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gptkit.components.block.written.forms import with_arguments
 from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, linear, written
 
 if TYPE_CHECKING:
@@ -60,5 +61,6 @@ def laurel(spec: LaurelSpec, context: WritingContext) -> Written:
         right=linear(context, "$LAUREL_RANK", "D_MODEL", bias=False),
         dropout=bool(spec.dropout),
     )
+    text = with_arguments(text, parts["feedforward"])
     fields = ("rank", "dropout")
     return Written("Block", text, settings=settings, parts=parts, section="block", variant="Laurel", fields=fields)

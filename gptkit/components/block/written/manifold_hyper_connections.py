@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from gptkit.components.block.written.forms import with_arguments
 from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class $class_name(nn.Module):
 _WRITE = '''
 def $class_name(streams_BTNE: Tensor, y_BTE: Tensor, write_BTN: Tensor, mix_BTX: Tensor$parameters) -> Tensor:
     """Mix the streams, and add the output of a branch, (B, T, E) to (B, T, N, E)."""
-    mix_BTNN = mix_BTX.unflatten(-1, ($N_STREAMS, -1)).softmax(dim=-1) + $STREAM_EPS
+    mix_BTNN = torch.unflatten(mix_BTX, -1, ($N_STREAMS, -1)).softmax(dim=-1) + $STREAM_EPS
     # Sinkhorn's algorithm: rows and columns are scaled in turn until both sum up to 1.
     mix_BTNN = mix_BTNN / (mix_BTNN.sum(dim=-2, keepdim=True) + $STREAM_EPS)
     for _ in range($SINKHORN_ITERATIONS - 1):
@@ -198,5 +199,6 @@ def manifold_hyper_connections(spec: ManifoldHyperConnectionsSpec, context: Writ
         written="write_BTN, mix_BTX" if mixes else "write_BTN",
         and_mix=and_mix,
     )
+    text = with_arguments(text, parts["feedforward"])
     calls = {"streams": str(spec.streams)} if passes else {}
     return Written("Block", text, settings=settings, parts=parts, calls=calls, section="block", fields=_FIELDS)

@@ -61,7 +61,15 @@ class $class_name(nn.Module):
     def forward(self, x_BTE: Tensor$call) -> Tensor:
         """Transform each token by its experts, (B, T, E) to (B, T, E)."""
         x_NE = x_BTE.flatten(0, 1)
-        experts_NK, weights_NK = $route
+        #if reads
+        #if $ROUTES_IDS
+        experts_NK, weights_NK = self.router(x_NE, cache.shared["ids"].flatten())
+        #else
+        experts_NK, weights_NK = self.router(x_NE)
+        #end
+        #else
+        experts_NK, weights_NK = self.router(x_NE)
+        #end
         #if branches
         x_NE = self.routed_norm(x_NE)
         #end
@@ -123,9 +131,8 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
     if spec.latent:
         width = Setting(spec.latent, "features of the vectors that experts transform")
         form = _narrowed(form, width)
-    router = _router(spec, context)
-    reads = "route" in router.calls  # the token ids, which the cache has
-    parts = {"router": router, "experts": form}
+    parts = {"router": _router(spec, context), "experts": form}
+    reads = _reads_ids(spec, context)
     if spec.shared is not None:
         parts["shared"] = written(spec.shared, context)
     if spec.output_norm is not None:
@@ -148,7 +155,7 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         on_input=spec.weights_on == "input",
         result=result,
         call=", positions_T: Tensor, cache: Any" if reads else "",
-        route=router.call("route", x="x_NE") if reads else "self.router(x_NE)",
+        reads=reads,
         normed=spec.output_norm is not None,
         output_bias=spec.output_bias,
         branches=spec.branch_norm is not None,
@@ -166,16 +173,11 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         "n_experts identity_experts router expert shared shared_gate weights_on scale output_bias output_norm branch_norm"
     )
     calls = {"apply": "self.feedforward($x, positions_T, cache)"} if reads else {}
-    variant = "Hashed" if reads else ""
+    if reads:
+        settings["ROUTES_IDS"] = Setting(spec.router.reads_ids, "whether the ids of tokens determine their experts")
+    fields = (*names.split(), "latent")
     return Written(
-        "MixtureOfExperts",
-        text,
-        settings=settings,
-        parts=parts,
-        calls=calls,
-        section="feedforward",
-        variant=variant,
-        fields=(*names.split(), "latent"),
+        "MixtureOfExperts", text, settings=settings, parts=parts, calls=calls, section="feedforward", fields=fields
     )
 
 
@@ -187,6 +189,13 @@ def _router(spec: ExpertsSpec, context: WritingContext) -> Written:
     settings = {name: setting for name, setting in router.settings.items() if name != "N_EXPERTS"}
     settings["N_CHOICES"] = Setting(n_choices, "experts to choose from; the last ones return their input")
     return dataclasses.replace(router, text=router.text.replace("$N_EXPERTS", "$N_CHOICES"), settings=settings)
+
+
+def _reads_ids(spec: ExpertsSpec, context: WritingContext) -> bool:
+    """Return whether the mixture receives the ids of tokens; all do if one of them reads these, to be one class."""
+    layers = [layer.feedforward for layer in context.layers]
+    any_layer = any(isinstance(each, type(spec)) and each.router.reads_ids for each in layers)
+    return spec.router.reads_ids or (any_layer and spec in layers)
 
 
 def _experts(spec: ExpertsSpec, context: WritingContext) -> Written:
