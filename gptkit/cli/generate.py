@@ -56,7 +56,15 @@ def generate(
     seed: Seed = None,
     stop: Stop = None,
     count: Annotated[
-        int, typer.Option("--count", "-c", min=1, max=100_000, metavar="N", help="Number of texts per prompt.")
+        int,
+        typer.Option(
+            "--count",
+            "-c",
+            min=1,
+            max=100_000,
+            metavar="N",
+            help="Number of texts per prompt; of a search such as beam, the best.",
+        ),
     ] = 1,
     chat: Annotated[
         bool, typer.Option("--chat", help="Treat the prompt as a user message; requires a chat template.")
@@ -129,7 +137,9 @@ def generate(
         _require_room(run, [max(ids, key=len)], search.n_rows, max_tokens, "Use a smaller search, or lower --max-tokens.")
     elif chosen is None and count * len(ids) > 1:
         _require_room(run, ids, count, max_tokens, "Lower --count or --max-tokens, or use several calls.")
-    requests = [pair for pair in zip(texts, ids, strict=True) for _ in range(count)]
+    # A search without random numbers finds the same texts every time, so its best ones are the texts asked for.
+    best = 1 if search.samples or not search.deterministic else count
+    requests = [pair for pair in zip(texts, ids, strict=True) for _ in range(count // best)]
     with ExitStack() as stack:
         opened = None
         if chosen is not None:
@@ -139,8 +149,10 @@ def generate(
         limit = run.model.context_length if opened is None else opened.context_length
         if not quiet:
             _warn_of_long_prompts(ids, limit, overflow)
-        if as_json or len(requests) > 1:
-            results = _batched(run, opened, requests, options, limit=limit, echo=echo, as_json=as_json, quiet=quiet)
+        if as_json or len(requests) > 1 or best > 1:
+            results = _batched(
+                run, opened, requests, options, limit=limit, best=best, echo=echo, as_json=as_json, quiet=quiet
+            )
         else:
             results = [_streamed(run, opened, *requests[0], options, echo=echo, quiet=quiet)]
     if trace is not None:
@@ -191,6 +203,7 @@ def _batched(
     options: dict[str, Any],
     *,
     limit: int,
+    best: int,
     echo: bool,
     as_json: bool,
     quiet: bool,
@@ -215,8 +228,11 @@ def _batched(
         ]
         console.out(json.dumps(data, indent=2, ensure_ascii=False))
         return results
-    for index, ((prompt, _), result) in enumerate(zip(requests, results, strict=True)):
-        console.write(("\n" if index else "") + (prompt if echo else "") + result.text + "\n")
+    kept = [[each.text for each in result.alternatives[:best]] if best > 1 else [result.text] for result in results]
+    shown = [(prompt if echo else "") + text for (prompt, _), texts in zip(requests, kept, strict=True) for text in texts]
+    console.write("\n".join(f"{text}\n" for text in shown))
+    if min(map(len, kept)) < best:
+        console.warn(f"{options['decoding'].name} found {min(map(len, kept))} of {best} texts")
     return results
 
 

@@ -40,6 +40,16 @@ def test_a_search_is_printed_at_its_end_and_needs_no_seed(call: Call, run: Path)
     assert "seed" in call("generate", run, "the cat", "-n", "6", "--decoding", "best-of=2").stderr
 
 
+def test_count_of_a_search_is_of_its_best_texts(call: Call, run: Path) -> None:
+    (one,) = generated(call, run, "--decoding", "beam=3", "--count", "2")
+    shown = call("generate", run, "the cat", "-n", "6", "--no-echo", "--decoding", "beam=3", "--count", "2")
+    assert shown.stdout == "\n".join(f"{each['text']}\n" for each in one["alternatives"][:2])
+    assert len({each["text"] for each in one["alternatives"]}) == 3
+    fewer = call("generate", run, "the cat", "-n", "6", "--decoding", "beam=2", "--count", "5")
+    assert "beam found 2 of 5 texts" in fewer.stderr
+    assert len(generated(call, run, "--decoding", "best-of=2", "--count", "2")) == 2
+
+
 def test_a_search_that_does_not_fit_in_memory_is_refused(call: Call, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from gptkit.model import plan
 
