@@ -149,7 +149,7 @@ def _assigned(name: str, values: Sequence[str]) -> list[str]:
     period = _period(values)
     variable = "layer" if period == len(values) else f"layer % {period}"
     places = [[layer for layer in range(period) if values[layer] == value] for value in different]
-    conditions = [_condition(layers, variable, period) for layers in places]
+    conditions = [_condition_of_part(layers, variable, period) for layers in places]
     short = f"{name} = {different[0]} if {conditions[0]} else {different[-1]}"
     if len(different) == 2 and len(short) <= LINE - 12:
         return [short]
@@ -178,7 +178,12 @@ def _condition(places: Sequence[int], variable: str, period: int) -> str:
             return f"{variable} < {places[-1] + 1}"
         if places[-1] == period - 1:
             return f"{variable} >= {places[0]}"
-    step = places[1] - places[0]
-    if len(places) > 4 and list(places) == list(range(places[0], places[-1] + 1, step)):
-        return f"{variable} in range({places[0]}, {places[-1] + 1}, {step})"
     return f"{variable} in ({', '.join(map(str, places))})"
+
+
+def _condition_of_part(places: Sequence[int], variable: str, period: int) -> str:
+    """Return the condition of a part of blocks, which has no form as a text: layers at equal distances are a range."""
+    step = places[1] - places[0] if len(places) > 4 else 1
+    if step > 1 and list(places) == list(range(places[0], places[-1] + 1, step)):
+        return f"{variable} in range({places[0]}, {places[-1] + 1}, {step})"
+    return _condition(places, variable, period)

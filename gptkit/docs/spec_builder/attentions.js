@@ -43,6 +43,13 @@ const Attentions = (() => {
     walk.linear(name + ".output", layer.linear, values, walk.d_model, c.bias);
   }
 
+  function compressor(walk, name, c, layer, width) {
+    const own = (c.overlap ? 2 : 1) * width;
+    for (const each of ["content", "gate"]) walk.linear(`${name}.${each}`, layer.linear, walk.d_model, own, false);
+    walk.add(name + ".position_bias", c.block_size * own);
+    walk.norm(name + ".norm", c.norm, width);
+  }
+
   const ATTENTION = {
     "multi-head": headed,
     "grouped-query": headed,
@@ -73,6 +80,27 @@ const Attentions = (() => {
       walk.linear(name + ".kv", layer.linear, walk.d_model, 2 * heads, false);
       walk.stack(name + ".output", c.n_experts, heads, walk.d_model, false);
       if (c.output_bias) walk.add(name + ".output_bias", walk.d_model);
+    },
+    "compressed": (walk, name, c, layer) => {
+      const values = c.n_heads * c.d_head, indexed = c.block_size && c.top_k;
+      if (c.q_rank) {
+        walk.linear(name + ".q_down", layer.linear, walk.d_model, c.q_rank, false);
+        walk.norm(name + ".q_latent_norm", c.norm, c.q_rank);
+      }
+      walk.linear(name + ".q_up", layer.linear, c.q_rank || walk.d_model, values, false);
+      walk.norm(name + ".q_norm", c.q_norm ?? null, c.d_head);
+      walk.linear(name + ".kv", layer.linear, walk.d_model, c.d_head, false);
+      walk.norm(name + ".kv_norm", c.norm, c.d_head);
+      if (c.block_size) compressor(walk, name + ".compressor", c, layer, c.d_head);
+      if (indexed) {
+        walk.loss("indexer");
+        walk.linear(name + ".indexer.query", layer.linear, c.q_rank || walk.d_model, c.index_heads * c.d_index, false);
+        walk.matrix(name + ".indexer.weights", walk.d_model * c.index_heads);
+        compressor(walk, name + ".indexer.compressor", c, layer, c.d_index);
+      }
+      if (c.sinks) walk.add(name + ".sinks", c.n_heads);
+      if (c.output_rank) walk.add(name + ".output_down.weight", values * c.output_rank);
+      walk.linear(name + ".output", layer.linear, c.output_rank ? c.output_groups * c.output_rank : values, walk.d_model, false);
     },
     "sparse-latent": (walk, name, c, layer) => {
       latent(walk, name, c, layer);

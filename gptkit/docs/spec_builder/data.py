@@ -116,7 +116,7 @@ def _fields(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         fields[name] = {
             **field,
             **({"kind": (kinds or listed)[0], "list": bool(listed and not kinds)} if kinds or listed else {}),
-            "nullable": "default" in field and field["default"] is None,
+            "nullable": ("default" in field and field["default"] is None) or {"type": "null"} in options,
             "required": name in required,
         }
     return fields

@@ -72,6 +72,7 @@ const Resolve = (() => {
       c.index_heads = c.index_heads || c.n_kv_heads;
       c.d_index = c.d_index || c.d_head;
     },
+    "attention compressed": (c, x) => { c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / c.d_head)); },
     "attention latent": (c, x) => {
       c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / 64));
       c.kv_rank = c.kv_rank || Math.max(1, Math.floor(x.d_model / 4));
