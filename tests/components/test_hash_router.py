@@ -14,6 +14,7 @@ from gptkit.core.registry import default_registry
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
 from gptkit.ops.routing import hashed_experts
+from tests.support.ejected import source_of
 
 E, X, V = 8, 6, 50
 LAYOUT: dict[str, Any] = {"d_model": 16, "n_layers": 2, "context_length": 32, "attention": {"name": "multi-head"}}
@@ -66,6 +67,13 @@ def test_cached_and_padded_steps_read_their_own_ids() -> None:
     cache = decoder.new_cache(2, left_padding_B=torch.tensor([3, 3]))
     pieces = [decoder(part, cache=cache).logits for part in padded.split([8, 1, 6], dim=1)]
     torch.testing.assert_close(torch.cat(pieces, dim=1)[:, 3:], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["attention", "feedforward"])
+def test_written_mixtures_receive_the_ids(part: str) -> None:
+    mixture = {"name": "expert-heads" if part == "attention" else "experts", "n_experts": 4, "router": "hash"}
+    source = source_of(gptkit.GPT({**LAYOUT, part: mixture}, V, device="meta"))
+    assert 'self.router(x_NE, cache.shared["ids"].flatten())' in source
 
 
 def test_a_balance_loss_and_an_unknown_vocabulary_are_refused() -> None:
