@@ -405,6 +405,10 @@ SPECS: dict[str, dict[str, Any]] = {
             {"attention": {"router": "sigmoid", "dropout": 0.1}, "feedforward": {"output_norm": "rms", "scale": 0.5}},
         ],
     },
+    "hashed-expert-heads": {
+        "attention": {"name": "expert-heads", "n_experts": 4, "n_kv_heads": 2, "d_head": 8, "router": "hash"},
+        "layers": [{}, {"attention": {"router": "top-k-softmax"}}],
+    },
     "layer-before-the-head": {
         "embedding": {"name": "token", "norm": "layer"},
         "attention": GROUPED,

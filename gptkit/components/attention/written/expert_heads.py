@@ -39,7 +39,11 @@ class $class_name(nn.Module):
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
         x_NE = x_BTE.flatten(0, 1)
-        experts_NK, weights_NK = $route
+        #if reads_ids
+        experts_NK, weights_NK = self.router(x_NE, cache.shared["ids"].flatten())
+        #else
+        experts_NK, weights_NK = self.router(x_NE)
+        #end
         q_NKU = x_NE.new_zeros(*experts_NK.shape, $N_KV_HEADS * $D_HEAD)
         for expert in range($N_EXPERTS):
             tokens_M, choices_M = (experts_NK == expert).nonzero(as_tuple=True)
@@ -91,12 +95,11 @@ def expert_heads(spec: ExpertHeadsSpec, context: WritingContext) -> Written:
             f"attention {spec.name!r} cannot be written out if only some layers have a position",
             hint="Set the same position for all layers.",
         )
-    router = written(spec.router, context, n_experts=spec.n_experts)
     mask, mask_call, settings = causal_mask(context, spec.window, None)
     parts = {
         "causal_mask": mask,
         "append_to": append_to,
-        "router": router,
+        "router": written(spec.router, context, n_experts=spec.n_experts),
     }
     calls = {"query": "", "key": "", "both": ""}
     if position is not None:
@@ -114,7 +117,7 @@ def expert_heads(spec: ExpertHeadsSpec, context: WritingContext) -> Written:
     text = fill(
         _START,
         packed=linear(context, "D_MODEL", "2 * d_heads", bias=False),
-        route=router.call("route", x="x_NE") if "route" in router.calls else "self.router(x_NE)",
+        reads_ids=spec.router.reads_ids,
         output_bias=spec.output_bias,
         position="position" in parts,
         mask=mask_call,
