@@ -23,7 +23,7 @@ from gptkit.kinds.family import Rule
 from tests.support.gguf_models import DECODER, changed, make_run
 from tests.support.plugin_registry import registry_of
 
-MODEL = {**DECODER, "feedforward": {"name": "mlp", "d_hidden": 96, "activation": "relu-squared", "bias": False}}
+MODEL = {**DECODER, "feedforward": {"name": "mlp", "d_hidden": 96, "activation": "relu", "bias": False}}
 NORMS = {"attention_norm": "norm_in", "feedforward_norm": "norm_out"}
 KEYS = {
     "width": "hidden_size",
@@ -37,36 +37,36 @@ KEYS = {
 PARTS = (
     Keys([Key(file, config) for file, config in KEYS.items()]),
     Keys([Key("eps", "rms_norm_eps", "f32"), Key("theta", "rope_theta", "f32")]),
-    Fixed({"hidden_act": "relu2"}),
+    Fixed({"hidden_act": "relu"}),
     Tied,
 )
 RULES = with_rules(*TURNED, *(Rule(f"blocks.*.{native}", f"blk.*.{stored}") for native, stored in NORMS.items()))
 
 
-class SquareFamily(Decoder):
-    """Llama with a squared ReLU in place of the gated feed-forward."""
+class RectifiedFamily(Decoder):
+    """Llama with a ReLU in place of the gated feed-forward."""
 
-    name: Literal["square"] = "square"
-    model_type: ClassVar[str] = "square"
-    architecture: ClassVar[str] = "SquareForCausalLM"
-    activation: ClassVar[Any] = ("hidden_act", "relu2")
+    name: Literal["rectified"] = "rectified"
+    model_type: ClassVar[str] = "rectified"
+    architecture: ClassVar[str] = "RectifiedForCausalLM"
+    activation: ClassVar[Any] = ("hidden_act", "relu")
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_feedforward(config), "name": "mlp"}
 
     def gguf(self) -> Architecture:
-        return Architecture("square", "square", PARTS, RULES)
+        return Architecture("rectified", "rectified", PARTS, RULES)
 
 
 def plugin() -> ModuleType:
-    module: Any = ModuleType("gptkit_square")
-    module.gptkit_components = gptkit.hookimpl(lambda: [SquareFamily])
+    module: Any = ModuleType("gptkit_rectified")
+    module.gptkit_components = gptkit.hookimpl(lambda: [RectifiedFamily])
     return module  # type: ignore[no-any-return]
 
 
 @pytest.fixture
 def registry() -> Registry:
-    return registry_of(gptkit_square=plugin)
+    return registry_of(gptkit_rectified=plugin)
 
 
 @torch.no_grad()
@@ -74,11 +74,11 @@ def test_model_round_trips_through_the_plugins_architecture(registry: Registry, 
     run = make_run(tmp_path / "run", MODEL)
     file = gptkit.export_model(run, tmp_path / "model.gguf", registry=registry)
     stored = GgufFile(file)
-    assert stored.metadata["general.architecture"] == "square"
-    assert stored.metadata["square.width"] == 64
+    assert stored.metadata["general.architecture"] == "rectified"
+    assert stored.metadata["rectified.width"] == 64
     assert {"blk.2.norm_in.weight", "blk.2.ffn_up.weight"} <= set(stored.tensors)
     native, back = gptkit.load(run), gptkit.import_model(file, tmp_path / "back", registry=registry)
-    assert back.provenance["imported"]["family"] == "square"
+    assert back.provenance["imported"]["family"] == "rectified"
     before, after = dict(native.model.named_parameters()), dict(back.model.named_parameters())
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -95,12 +95,12 @@ def test_architecture_is_unknown_without_the_plugin(registry: Registry, tmp_path
     with pytest.raises(GptkitError):
         gptkit.export_model(run, tmp_path / "without.gguf")
     file = gptkit.export_model(run, tmp_path / "model.gguf", registry=registry)
-    with pytest.raises(GptkitError, match="square"):
+    with pytest.raises(GptkitError, match="rectified"):
         gptkit.import_model(file, tmp_path / "back")
 
 
 def test_faulty_key_of_the_architecture_is_named(registry: Registry, tmp_path: Path) -> None:
     file = gptkit.export_model(make_run(tmp_path / "run", MODEL), tmp_path / "model.gguf", registry=registry)
-    wrong = changed(file, tmp_path / "wrong.gguf", **{"square.width": Typed("string", "wide")})
+    wrong = changed(file, tmp_path / "wrong.gguf", **{"rectified.width": Typed("string", "wide")})
     with pytest.raises(GptkitError, match="width should be a whole number"):
         gptkit.import_model(wrong, tmp_path / "back", registry=registry)
