@@ -210,6 +210,18 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         "qwen3_5_moe_text",
         {**LLAMA, **{key: EXPERTS[key] for key in EXPERTS if key != "norm_topk_prob"}, **SHARED, **LINEAR},
     ),
+    "mamba2": (
+        "mamba2",
+        {
+            "vocab_size": ROWS,
+            "hidden_size": 64,
+            "num_hidden_layers": 3,
+            "num_heads": 8,
+            "head_dim": 16,
+            "n_groups": 2,
+            "state_size": 16,
+        },
+    ),
     "lfm2": ("lfm2", {**CONVOLUTIONS, "block_auto_adjust_ff_dim": False}),
     "lfm2moe": (
         "lfm2_moe",
@@ -260,8 +272,10 @@ def wide_model_of(name: str) -> dict[str, Any]:
     """Return the model of a configuration in `CONFIGS` with matrices whose rows are whole blocks of k-quants."""
     model_type, config = CONFIGS[name]
     wide = {key: 256 if key in _WIDTHS else value for key, value in config.items()}
-    if "head_dim" in config and config["head_dim"] * config["num_attention_heads"] == config["hidden_size"]:
+    if config.get("head_dim", 0) * config.get("num_attention_heads", 0) == config.get("hidden_size"):
         wide["head_dim"] = 256 // config["num_attention_heads"]
+    if "num_heads" in wide:
+        wide["num_heads"] *= 4  # Mamba-2: the heads have twice the width.
     # MPT and BLOOM: 6 do not divide the width.
     wide |= {key: 8 for key in ("n_heads", "n_head", "num_attention_heads") if wide.get(key) == 6}
     return read_model(family_of(name), {"model_type": model_type, **wide}).model_dump(mode="json")

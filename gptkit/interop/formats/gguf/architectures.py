@@ -8,6 +8,7 @@ from gptkit.interop.formats.gguf.convolution_architectures import CONVOLUTION_AR
 from gptkit.interop.formats.gguf.dense_architectures import DENSE_ARCHITECTURES
 from gptkit.interop.formats.gguf.expert_architectures import EXPERT_ARCHITECTURES
 from gptkit.interop.formats.gguf.layer_norm_architectures import LAYER_NORM_ARCHITECTURES
+from gptkit.interop.formats.gguf.recurrent_architectures import RECURRENT_ARCHITECTURES
 
 __all__ = ["built_in"]
 
@@ -20,4 +21,5 @@ def built_in() -> tuple[Architecture, ...]:
         *EXPERT_ARCHITECTURES,
         *LATENT_AND_LINEAR_ARCHITECTURES,
         *CONVOLUTION_ARCHITECTURES,
+        *RECURRENT_ARCHITECTURES,
     )

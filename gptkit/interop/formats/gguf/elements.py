@@ -65,11 +65,11 @@ def _single(name: str) -> bool:
     """Return whether llama.cpp requires a tensor in f32, or keeps it so.
 
     It adds biases and learned positions to activations in f32, multiplies by the weights of norms in f32 (those of single
-    heads are matrices), and convolves in f32; routers decide between experts.
+    heads are matrices), and convolves in f32, as it computes decays; routers decide between experts.
     """
     stem, _, leaf = name.rpartition(".")
     return (
-        leaf == "bias"
+        leaf in ("bias", "ssm_a", "ssm_d")
         or stem.endswith("_norm")
         or stem.rpartition(".")[2] in ("position_embd", "ssm_conv1d", "conv", "ffn_gate_inp", "ffn_gate_inp_shexp")
     )

@@ -18,6 +18,7 @@ __all__ = [
     "DECAYS",
     "LATENT_HEADS",
     "OFFSET",
+    "ROWS_OF_GROUPS",
     "SQUEEZED",
     "TURNED_HEADS",
     "VECTOR",
@@ -91,6 +92,16 @@ class Squeezed(Layout):
         return [tensor[:, 0]]
 
 
+class RowsOfGroups(Layout):
+    """A norm's weight, stored as a matrix with a row for each group of heads that is normalized separately."""
+
+    def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:
+        return parts[0].flatten()
+
+    def split(self, tensor: Tensor, layer: Any) -> list[Tensor]:
+        return [tensor.reshape(layer.attention.norm_groups or layer.attention.n_groups, -1)]
+
+
 class LatentHeads(Layout):
     """The up-projection of DeepSeek's latent keys and values, by head: the keys' part, transposed, and the values'."""
 
@@ -153,4 +164,4 @@ class Tiled(Layout):
 
 
 TURNED_HEADS, OFFSET, DECAYS, VECTOR = TurnedHeads(), Offset(), Decays(), Vector()
-SQUEEZED, LATENT_HEADS = Squeezed(), LatentHeads()
+SQUEEZED, LATENT_HEADS, ROWS_OF_GROUPS = Squeezed(), LatentHeads(), RowsOfGroups()
