@@ -75,6 +75,10 @@ FALCON = {
     "max_position_embeddings": 64,
 }
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", LLAMA),
+    "qwen2": ("qwen2", LLAMA),
+    "qwen3": ("qwen3", {**LLAMA, "head_dim": 32}),
+    "gpt2": ("gpt2", GPT2),
     "gemma": ("gemma", GEMMA),
     "gemma2": ("gemma2", {**GEMMA, "sliding_window": 9, "query_pre_attn_scalar": 32}),
     "gemma3": (
@@ -253,7 +257,7 @@ def architecture_of(name: str) -> str:
 
 def tolerance_of(name: str) -> float:
     """Return the tolerance of log-probabilities of llama.cpp, which computes GELU from a table in fp16."""
-    gelu = ("falcon", "mpt", "gemma", "starcoder", "gptneox", "phi2", "bloom")
+    gelu = ("gpt2", "falcon", "mpt", "gemma", "starcoder", "gptneox", "phi2", "bloom")
     return 8e-3 if name.startswith(gelu) else 2e-4
 
 

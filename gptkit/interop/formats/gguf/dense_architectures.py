@@ -81,7 +81,7 @@ def _dense() -> tuple[Architecture, ...]:
     olmo = (*COMMON, UNTIED, HeadSize(implied=True), Fixed({"attention_bias": False}))
     return (
         Architecture("llama", "llama", llama, turned, lambda data: not data.get("llama.expert_count"), frequencies=True),
-        Architecture("qwen2", "qwen2", (*COMMON, HeadSize(), rotary), plain),
+        Architecture("qwen2", "qwen2", (*COMMON, HeadSize(implied=True), rotary), plain),
         Architecture("qwen3", "qwen3", (*COMMON, HeadSize(128), Rotary(head=128), Fixed({"attention_bias": False})), plain),
         Architecture("gemma", "gemma", (*_GEMMA, TIED, Rotary(scalings=("linear",))), with_rules(*OFFSETS)),
         Architecture(
