@@ -45,6 +45,6 @@ class RouterSpec(Component):
         """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
 
         Its parameters must have the names of the built module's. If it `reads_ids`, its `forward` has a second
-        argument, the ids (N,), and its call "route" is the value for $x, with the ids of the cache.
+        argument, the ids (N,).
         """
         return None

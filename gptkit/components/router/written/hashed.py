@@ -89,5 +89,4 @@ def hashed(spec: HashSpec, context: WritingContext, n_experts: int) -> Written:
         scaled="weights_NK" if spec.scale == 1 else "$ROUTER_SCALE * weights_NK",
     )
     fields = ("k", "bias", "norm", "score_scale", "balance_loss", "z_loss", "score", "renormalize", "scale", "table")
-    calls = {"route": 'self.router($x, cache.shared["ids"].flatten())'}
-    return Written("HashRouter", text, settings=settings, parts=parts, calls=calls, section="feedforward", fields=fields)
+    return Written("HashRouter", text, settings=settings, parts=parts, section="feedforward", fields=fields)
