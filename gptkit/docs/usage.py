@@ -52,10 +52,11 @@ def usage(registry: Registry, kind: str, name: str, root: type[Spec] | None = No
     if direct:
         return Usage(direct[0].path, direct[0].listed, beside=_beside(registry, kind, name))
     if root is not None and not commands:
-        # The usual holder is a default component of the model, else one that needs nothing beside it.
+        # The usual holder is of the declared kind, a default component of the model, or one that needs nothing beside it.
+        usual = getattr(registry.kinds()[kind].cls, "holder", None)
         holders = sorted(
             inside_components(registry, kind),
-            key=lambda each: (not _is_default(*each[:2]), bool(_beside(registry, *each[:2]))),
+            key=lambda each: (each[0] != usual, not _is_default(*each[:2]), bool(_beside(registry, *each[:2]))),
         )
         for outer, holder_name, inside in holders:
             spots = places(root, outer)

@@ -26,11 +26,13 @@ class RouterSpec(Component):
     A token's experts depend on that token only, not on the rest of its row or on the batch.
 
     Class variables:
+        holder: the kind of the components that usually have one, for examples of its use.
         reads_ids: it reads the ids of the tokens from the forward context.
     """
 
     kind: ClassVar[str] = "router"
     runtime: ClassVar[str] = "gptkit.nn.router:Router"
+    holder: ClassVar[str] = "feedforward"
     reads_ids: ClassVar[bool] = False
 
     def expert_problems(self, n_experts: int) -> Iterator[Problem]:

@@ -83,7 +83,8 @@ class Sampler(ABC):
     def reorder(self, rows: Sequence[int]) -> None:
         """Called when row i is replaced by the previous row ``rows[i]``: finished rows are removed from the batch.
 
-        Only samplers with state for each row need to implement it.
+        Only samplers with state for each row need to implement it. A row may be continued several times; its copies share
+        no state that changes.
         """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Sequence
@@ -209,7 +210,7 @@ class Coin(Sampler):
         return logits_BV.masked_fill(best_BV & excluded_B1, -torch.inf)
 
     def reorder(self, rows: Sequence[int]) -> None:
-        self.streams = [self.streams[row] for row in rows]
+        self.streams = [copy.copy(self.streams[row]) for row in rows]  # rows continued twice draw for themselves
 
 
 def test_sampler_with_random_numbers_of_its_own_is_repeatable_and_independent_of_the_batch() -> None:

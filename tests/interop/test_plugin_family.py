@@ -151,7 +151,7 @@ def of_plugins(*plugins: tuple[str, type[Decoder]]) -> Registry:
     """Return a registry of the built-in components and one plugin with a family per distribution."""
 
     def point(name: str, distribution: str, what: Any) -> FakeEntryPoint:
-        return FakeEntryPoint(name, name, FakeDistribution(distribution, "1.0"), lambda: what)
+        return FakeEntryPoint(name, name.replace("-", "_"), FakeDistribution(distribution, "1.0"), lambda: what)
 
     points = [
         point("kinds", "gptkit", kinds),

@@ -30,6 +30,13 @@ def test_other_pairs_are_refused() -> None:
             make(attention, position)
 
 
+def test_entries_that_are_kept_refuse_positions_that_depend_on_the_length() -> None:
+    scaling = {"name": "dynamic", "original_context_length": 12}
+    attention = {"name": "compressed", "n_heads": 2, "d_head": 12, "d_rotary": 4, "block_size": 2, "top_k": None}
+    with pytest.raises(SpecError, match="depends on the length of the text"):
+        make(attention, {"name": "rotary", "scaling": scaling})
+
+
 @pytest.mark.parametrize(("attention", "position"), pairs())
 @torch.no_grad()
 def test_cached_equals_full_without_leaks(attention: dict[str, Any], position: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ class CompressedSpec(AttentionSpec):
         | {"q_norm": {"name": "rms", "scale": False}, "sinks": True, "output_groups": 2, "output_rank": 6},
         {"n_heads": 2, "d_head": 8, "d_rotary": 4, "sliding_window": 4, "block_size": 2, "top_k": 3}
         | {"q_rank": 9, "index_heads": 8, "d_index": 6, "index_loss": 0.1},
-        {"n_heads": 2, "d_head": 10, "d_rotary": 6, "sliding_window": 5, "block_size": None},
+        {"n_heads": 2, "d_head": 10, "d_rotary": 8, "sliding_window": 5, "block_size": None},
     )
 
     @property
