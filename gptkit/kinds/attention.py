@@ -34,11 +34,13 @@ class AttentionSpec(Component):
     Declared capabilities:
         accepts: the hooks of a position that it applies, of `rotate`, `rotated_width`, `bias`, `content_bias`, `value_bias`.
         depends_on_position: a property, bool: with `position: none`, the output still depends on the tokens' positions.
+        kv_source_field: name of the field by which it has a `kv_source`, for messages; None without one.
     """
 
     kind: ClassVar[str] = "attention"
     runtime: ClassVar[str] = "gptkit.nn.attention.base:Attention"
     accepts: ClassVar[frozenset[str]] = frozenset()
+    kv_source_field: ClassVar[str | None] = None
 
     @property
     def depends_on_position(self) -> bool:
@@ -57,6 +59,15 @@ class AttentionSpec(Component):
             layers: the layers with attention, this one among them.
         """
         return None
+
+    def layer_problems(self, index: int, layers: Sequence[LayerParts]) -> Iterator[Problem]:
+        """Yield the errors that depend on the layers before this one, located below the attention.
+
+        Args:
+            index: the index of the layer with this attention.
+            layers: the model's attentions in their order, nested ones too, each with its number in this order as the index.
+        """
+        return iter(())
 
     @abstractmethod
     def build(self, context: BuildContext) -> Attention:

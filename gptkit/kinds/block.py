@@ -63,10 +63,13 @@ class BlockSpec(Component):
             unless the spec sets another. May depend on the block's fields.
         wiring: a property, the `Step`s of the block in their order, for diagrams, and `Within` for those of a block that it
             contains; None (the default) if they cannot describe it. May depend on the block's boolean and `Literal` fields.
+        repeats_attention: whether it calls one attention several times in a forward pass. Later layers cannot attend to the
+            keys and values of such a layer, because a value is published once.
     """
 
     kind: ClassVar[str] = "block"
     runtime: ClassVar[str] = "gptkit.nn.block:Block"
+    repeats_attention: ClassVar[bool] = False
 
     @property
     def final_norm(self) -> bool:

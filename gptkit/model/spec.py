@@ -28,6 +28,7 @@ from gptkit.kinds.initializer import InitializerSpec
 from gptkit.kinds.linear import LinearSpec
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import PositionSpec
+from gptkit.model.between_layers import problems_between_layers
 
 __all__ = ["LayerSpec", "ModelSpec"]
 
@@ -233,6 +234,7 @@ class ModelSpec(Spec):
             if spec is not None:
                 for problem in [*problems(spec, context), *_nested_attention_problems(spec, context)]:
                     yield problem.below(part)
+        yield from problems_between_layers(self, registry, given)
         yield from _length_problems(self.position, self.context_length, self.context(registry=registry))
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gptkit.core.errors import SpecError
 from gptkit.model.gpt import GPT
 from gptkit.nn.forward import Forward
 
@@ -165,6 +166,53 @@ def test_gradients_reach_the_shared_projection_through_all_layers() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == (
         sum(parameter.numel() for parameter in alone.parameters()) - 2 * 2 * K * D * E
     )
+
+
+CYCLES = {"name": "hierarchical", "blocks": 1}
+AHEAD = {"block": {"name": "per-layer-embedding", "block": CYCLES}}
+HYBRID = {"name": "hybrid", "attention": HEADS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "layers", "path"),
+    [
+        ({"block": CYCLES}, [{}, REUSE], "layers.1.attention.reuse_kv: reads the keys and values of layer 0"),
+        ({}, [{"block": CYCLES}, REUSE], "layers.1.attention.reuse_kv: reads the keys and values of layer 0"),
+        ({}, [{}, AHEAD, REUSE], "layers.2.attention.reuse_kv: reads the keys and values of layer 1"),
+        ({"n_layers": 4}, [REUSE, {"block": CYCLES, "repeat": 2}], "layers.0.attention.reuse_kv: .* of layer 2"),
+        ({"block": CYCLES}, [REUSE], "attention.reuse_kv: reads the keys and values of its own layer"),
+        (
+            {"block": CYCLES, "attention": HYBRID, "position": "none"},
+            [{}, {"attention": REUSE}],
+            "layers.1.attention.attention.reuse_kv: reads the keys and values of layer 0",
+        ),
+    ],
+)
+def test_keys_that_are_computed_several_times_cannot_be_shared(
+    changes: dict[str, Any], layers: list[dict[str, Any]], path: str
+) -> None:
+    with pytest.raises(SpecError, match=path) as caught:
+        make(layers, **changes)
+    assert len(caught.value.problems) == 1
+
+
+def test_blocks_of_a_head_cannot_read_keys_that_are_computed_several_times() -> None:
+    with pytest.raises(SpecError, match=r"attention\.reuse_kv: reads the keys and values of layer 1"):
+        make(
+            [{}, {"block": CYCLES, "attention": {"reuse_kv": False}}],
+            attention={**HEADS, "reuse_kv": True},
+            head="multi-token",
+        )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("block", [CYCLES, {"name": "shortcut-experts", "experts": {"name": "experts", "n_experts": 2}}])
+def test_blocks_with_several_attentions_may_read_earlier_keys(block: dict[str, Any]) -> None:
+    first = {} if block is CYCLES else {"block": block}
+    model, ids = make([first, {"block": block, **REUSE}]), random_ids()
+    cache = model.new_cache(2)
+    logits = torch.cat([model(part, cache=cache).logits for part in ids.split([7, 1, 12], dim=1)], dim=1)
+    torch.testing.assert_close(logits, model(ids).logits)
 
 
 @pytest.mark.slow

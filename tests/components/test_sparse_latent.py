@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptkit.core.errors import GptkitError, SpecError
+from gptkit.core.errors import SpecError
 from gptkit.files import validate_data
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
@@ -147,5 +147,15 @@ def test_invalid_fields_are_rejected(fields: dict[str, Any], says: str) -> None:
 
 
 def test_choice_without_an_earlier_indexer_is_rejected() -> None:
-    with pytest.raises(GptkitError, match="none has one"):
+    with pytest.raises(SpecError, match=r"layers\.1\.attention\.indexer: no earlier layer has an indexer; set indexer: own"):
         make([{"attention": {"name": "multi-head"}}, {"attention": {"indexer": "previous"}}])
+    hybrid = {"name": "hybrid", "attention": {"name": "sparse-latent", **LATENT, **INDEXER, "indexer": "previous"}}
+    with pytest.raises(SpecError, match=r"attention\.attention\.indexer: no earlier layer"):
+        validate_data({**LAYOUT, "attention": "multi-head", "layers": [{}, {"attention": hybrid}]}, ModelSpec)
+
+
+def test_blocks_of_a_head_need_an_earlier_indexer() -> None:
+    changes = {"head": "multi-token", "attention": {"name": "sparse-latent", **LATENT, **INDEXER, "indexer": "previous"}}
+    with pytest.raises(SpecError, match=r"attention\.indexer: no earlier layer has an indexer"):
+        validate_data({**LAYOUT, **changes, "layers": [{"attention": "multi-head"}]}, ModelSpec)
+    validate_data({**LAYOUT, **changes, "layers": [{"attention": {"indexer": "own"}}, {}]}, ModelSpec)

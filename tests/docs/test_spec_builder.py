@@ -41,6 +41,7 @@ COUNTED = (
     "finetune-low-rank",
 )
 
+GROUPED = {"name": "grouped-query", "n_heads": 4, "d_head": 4}
 # A spec with one error each, and the paths that the error has.
 WRONG: list[dict[str, Any]] = [
     {"d_model": 0},
@@ -67,6 +68,12 @@ WRONG: list[dict[str, Any]] = [
     {"block": {"name": "hierarchical", "gradient_cycles": [4]}},
     {"block": {"name": "hierarchical", "gradient_cycles": [1], "start": "learned"}},
     {"block": "hierarchical", "attention": "sparse-latent"},
+    {"block": "hierarchical", "attention": {"name": "hybrid", "attention": "sparse-latent"}, "position": "none"},
+    {"block": "hierarchical", "attention": GROUPED, "layers": [{}, {"attention": {"reuse_kv": True}}]},
+    {"block": "hierarchical", "attention": {**GROUPED, "reuse_kv": True}},
+    {"attention": GROUPED, "layers": [{"block": "hierarchical"}, {"attention": {"reuse_kv": True}}, {}], "n_layers": 5},
+    {"attention": "multi-head", "layers": [{}, {"attention": {"name": "sparse-latent", "indexer": "previous"}}]},
+    {"attention": {"name": "sparse-latent", "indexer": "previous"}},
     {"block": "shortcut-experts", "attention": "sparse-latent"},
     {"block": {"name": "shortcut-experts", "experts": {"name": "experts", "n_experts": 1, "router": {"k": 2}}}},
     {"feedforward": {"name": "experts", "n_experts": 2, "identity_experts": 2, "router": {"k": 5}}},
@@ -265,6 +272,7 @@ NAMED = (
     },
     {"embedding": {"d_embedding": 8}, "position": "learned", "attention": "single-head", "block": "parallel"},
     {"attention": {**QK_NORM, "v_norm": "rms"}, "layers": [{"attention": {"reuse_kv": True}}, {}], "n_layers": 5},
+    {"feedforward": {"name": "experts", "n_experts": 3, "router": {"name": "hash", "table": True}}},
     {"attention": {**QK_NORM, "qk_norm_width": "full", "tie_kv": True}, "layers": [{}, {"attention": {"reuse_kv": True}}]},
     {"block": {**EMBEDDED, "block": {"name": "sandwich", "output_scale": "learned"}, "output_scale": "fixed"}},
     {

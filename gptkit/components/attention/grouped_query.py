@@ -28,6 +28,7 @@ class HeadedSpec(AttentionSpec):
     """Fields of multi-head attentions."""
 
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
+    kv_source_field: ClassVar[str | None] = "reuse_kv"
     only_with: ClassVar[Mapping[str, str]] = {
         "qk_norm_width": "qk_norm",
         "qk_norm_order": "qk_norm",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -10,7 +10,7 @@ from pydantic import Field
 from gptkit.components.attention.latent import LatentSpec
 from gptkit.core.errors import Problem
 from gptkit.kinds.attention_backend import ScoreFeatures
-from gptkit.kinds.context import BuildContext
+from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
@@ -71,12 +71,17 @@ class SparseLatentSpec(LatentSpec):
         yield from super().problems(context)
         if self.d_index < self.d_rotary:
             yield Problem(("d_index",), f"should be at least d_rotary, {self.d_rotary}; raise it, or lower d_rotary")
-        if self.indexer == "previous" and context.parts.index == 0:
-            yield Problem(("indexer",), "the first layer has no previous one; set indexer: own")
         if self.index_layout != "same" and context.parts.position.name not in ("rotary", "none"):
             yield Problem(
                 ("index_layout",), f"position {context.parts.position.name!r} has no layout; set index_layout: same"
             )
+
+    def layer_problems(self, index: int, layers: Sequence[LayerParts]) -> Iterator[Problem]:
+        earlier = (layer.attention for layer in layers if layer.index < index)
+        owned = any(isinstance(each, SparseLatentSpec) and each.indexer == "own" for each in earlier)
+        if self.indexer == "previous" and not owned:
+            reason = "no earlier layer has an indexer" if index else "the first layer has no previous one"
+            yield Problem(("indexer",), f"{reason}; set indexer: own")
 
     def score_features(self, context: BuildContext) -> ScoreFeatures:
         return ScoreFeatures.of(context.parts.position, sinks=self.sinks, dropout=self.dropout > 0, added_term=True)

@@ -49,6 +49,7 @@ class HierarchicalSpec(BlockSpec):
     """
 
     name: Literal["hierarchical"] = "hierarchical"
+    repeats_attention: ClassVar[bool] = True
     blocks: int = Field(2, ge=1, description="Number of blocks of each stack.")
     high_cycles: int = Field(2, ge=1, description="Number of times that the high stack is applied.")
     low_cycles: int = Field(3, ge=1, description="Number of times that the low stack is applied before each high one.")
@@ -95,8 +96,8 @@ class HierarchicalSpec(BlockSpec):
         for index, number in enumerate(cycles):
             if not 1 <= number <= self.low_cycles:
                 yield Problem(("gradient_cycles", index), f"should be from 1 to low_cycles, {self.low_cycles}")
-        if getattr(context.parts.attention, "indexer", None) is not None:
-            name = context.parts.attention.name
+        chosen = [part for _, part in components(context.parts.attention) if getattr(part, "indexer", None) is not None]
+        for name in dict.fromkeys(part.name for part in chosen):
             yield Problem(
                 (), f"computes its attention several times, and {name} publishes its choice once; choose another of both"
             )

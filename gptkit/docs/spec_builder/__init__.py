@@ -2,8 +2,8 @@
 
 Its scripts are plain files of this directory, joined with the registry's data into one, since pages that are opened from the
 file system cannot load modules. They follow the Python code: ``outline.js`` and ``diagram.js`` are `gptkit.diagrams`,
-``resolve.js``, ``check.js`` and ``training.js`` the loading of a spec, and ``parameters.js`` the parameters of a built
-model. Tests compare their results.
+``resolve.js``, ``check.js``, ``between.js`` and ``training.js`` the loading of a spec, and ``parameters.js`` the parameters
+of a built model. Tests compare their results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,20 @@ __all__ = ["PAGE", "assets", "page"]
 
 PAGE = "spec-builder.md"
 _SCRIPTS = (
-    *("outline", "resolve", "names", "attentions", "parameters", "training", "check", "diagram", "yaml", "form", "builder"),
+    *(
+        "outline",
+        "resolve",
+        "names",
+        "attentions",
+        "parameters",
+        "training",
+        "between",
+        "check",
+        "diagram",
+        "yaml",
+        "form",
+        "builder",
+    ),
 )
 _SCRIPT, _STYLE = "assets/spec-builder.js", "assets/spec-builder.css"
 

@@ -4,11 +4,16 @@
 const Attentions = (() => {
   const {own, Unknown} = Names;
 
+  /** The form of keys and values: what layers that share them have in common. */
+  function form(c, position) {
+    return JSON.stringify([c.n_kv_heads ?? c.n_heads, c.d_head, c.d_value ?? c.d_head, c.window, c.chunk, position]);
+  }
+
   /** Whether a layer attends to the keys and values of an earlier one; otherwise it is added to those that have some. */
   function reusesKeys(c, layer, sources) {
-    const form = JSON.stringify([c.n_kv_heads ?? c.n_heads, c.d_head, c.d_value ?? c.d_head, c.window, c.chunk, layer.position]);
-    if (c.reuse_kv && sources.has(form)) return true;
-    sources.add(form);
+    const own = form(c, layer.position);
+    if (c.reuse_kv && sources.has(own)) return true;
+    sources.add(own);
     return false;
   }
 
@@ -220,5 +225,5 @@ const Attentions = (() => {
     relative(walk, name, layer);
   }
 
-  return {ofLayer};
+  return {ofLayer, form};
 })();

@@ -229,8 +229,8 @@ const Check = (() => {
     for (const [index, number] of passing.entries()) {
       if (number < 1 || number > low) yield {path: [...path, "gradient_cycles", index], message: `should be from 1 to low_cycles, ${low}`};
     }
-    if ((attention.indexer ?? null) !== null) {
-      yield {path, message: `computes its attention several times, and ${attention.name} publishes its choice once; choose another of both`};
+    for (const {name} of [attention, attention.attention, attention.recurrence].filter(each => (each?.indexer ?? null) !== null)) {
+      yield {path, message: `computes its attention several times, and ${name} publishes its choice once; choose another of both`};
     }
     if (within(block).some(inner => embedded(inner) !== null)) {
       yield {path: [...path, "block"], message: "is computed several times, and a layer has one embedding of each token; choose another block"};
@@ -303,7 +303,7 @@ const Check = (() => {
     errors.push(...Training.sections(given));
     const spec = Resolve.spec(given);
     for (const layer of new Set(spec.entries)) errors.push(...layerProblems(layer, spec));
-    errors.push(...wholeProblems(spec, given));
+    errors.push(...wholeProblems(spec, given), ...Between.problems(spec));
     if (!errors.length) errors.push(...Training.whole(given, spec));
     const seen = new Set(), unique = [];
     for (const error of errors) {
