@@ -7,6 +7,9 @@ the directory.
 
 from __future__ import annotations
 
+import errno
+import re
+import shlex
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +17,11 @@ from typing import Protocol
 
 from gptkit.checkpoint.located import Located, Place, create_file, write_parts
 from gptkit.core.atomic import sync
-from gptkit.core.errors import CheckpointError, FileError
+from gptkit.core.errors import NO_ROOM, CheckpointError, FileError
 
-__all__ = ["JointFiles", "Participants", "PendingCheckpoint", "not_written", "raise_common", "reason_of"]
+__all__ = ["JointFiles", "Participants", "PendingCheckpoint", "not_written", "raise_common"]
+
+_DENIED = frozenset({errno.EACCES, errno.EPERM})
 
 _INTERVAL = 0.05
 """Seconds between two exchanges while nothing else is computed."""
@@ -166,15 +171,17 @@ def raise_common(participants: Participants, path: Path, error: BaseException | 
     Raises:
         CheckpointError: a process has an error.
     """
-    reasons = [reason for reason in participants.texts("" if error is None else reason_of(error)) if reason]
+    own = "" if error is None else f"{_code_of(error) or 0}:{_reason_of(error)}"
+    reasons = [reason for reason in participants.texts(own) if reason]
     if not reasons:
         return
     if participants.is_main:
         discard()
-    raise not_written(path, reasons[0], common=True) from error
+    code, _, reason = reasons[0].partition(":")
+    raise _not_written(path, reason, int(code), common=True) from error
 
 
-def reason_of(error: BaseException) -> str:
+def _reason_of(error: BaseException) -> str:
     """Return the reason of an error for a message."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
@@ -183,13 +190,38 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def not_written(path: Path, why: object, *, common: bool = False) -> CheckpointError:
+def _code_of(error: BaseException) -> int | None:
+    """Return the system's code of an error, or of the one that caused it; None if the system reported none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause.errno
+        cause = cause.__cause__
+    in_text = re.search(r"\(os error (\d+)\)", str(error))  # of the library that writes tensors
+    return int(in_text[1]) if in_text else None
+
+
+def not_written(path: Path, error: BaseException) -> CheckpointError:
+    """Return the error for a checkpoint, the directory `path`, that an error prevents from being written."""
+    return _not_written(path, _reason_of(error), _code_of(error))
+
+
+def _not_written(path: Path, why: object, code: int | None, *, common: bool = False) -> CheckpointError:
     """Return the error for a checkpoint that cannot be written.
 
     Args:
         path: its directory.
         why: the reason.
+        code: the system's code of the reason, which determines the remedy; None or 0 if it is not known.
         common: whether all processes of the training raise it.
     """
-    hint = "Free disk space or choose another directory, then resume the run; earlier checkpoints are intact."
+    if code in NO_ROOM:
+        remedy = "Free disk space or choose another directory"
+    elif code in _DENIED:
+        remedy = f"Allow writing: chmod u+w {shlex.quote(str(path.parent))}, or choose another directory"
+    elif code == errno.EROFS:
+        remedy = "Its file system is read-only: mount it for writing, or choose another directory"
+    else:
+        remedy = "Check the disk and the permissions of the directory, or choose another one"
+    hint = f"{remedy}, then resume the run; earlier checkpoints are intact."
     return CheckpointError(f"{path}: the checkpoint cannot be written: {why}", hint=hint, common=common)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from gptkit.checkpoint.contents import contents, metadata
 from gptkit.checkpoint.entries import CALLBACKS, MODEL, OPTIMIZER, STATE, TRAINING_MODEL, own_files, remove_checkpoint
-from gptkit.checkpoint.joint import JointFiles, Participants, PendingCheckpoint, not_written, raise_common, reason_of
+from gptkit.checkpoint.joint import JointFiles, Participants, PendingCheckpoint, not_written, raise_common
 from gptkit.checkpoint.located import Located, locate
 from gptkit.checkpoint.safetensors import cause, damaged, fill, read_tensors, remedy, save_tensors, stored_tensors, weights
 from gptkit.checkpoint.states import unpack, unpack_optimizer, whole_tensors
@@ -190,7 +190,7 @@ class CheckpointStore:
             return self._commit(step, write(self._unfinished(step)))
         except (OSError, FileError) as error:
             self._discard()
-            raise not_written(self.path(step), reason_of(error)) from error
+            raise not_written(self.path(step), error) from error
 
     def _unfinished(self, step: int) -> Path:
         """Return the directory that a checkpoint is written to before it is committed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gptkit.checkpoint.joint import JointFiles, PendingCheckpoint
+from gptkit.checkpoint.joint import JointFiles, PendingCheckpoint, not_written
 from gptkit.checkpoint.located import Located, create_file, locate, write_parts
 from gptkit.checkpoint.store import CheckpointStore
-from gptkit.core.errors import CheckpointError
+from gptkit.core.atomic import writing
+from gptkit.core.errors import CheckpointError, FileError
 from gptkit.nn.tensor_parallel import Divided, TensorShard
 
 
@@ -171,6 +173,49 @@ def test_all_processes_raise_the_error_of_the_commit(tmp_path: Path) -> None:
     outcome = Outcome(tmp_path, [lambda: None, lambda: None], full)
     assert ["No space left" in str(result) for result in outcome.results] == [True, True]
     assert outcome.discarded == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "Free disk space"),
+        (errno.EDQUOT, "Free disk space"),
+        (errno.EACCES, "chmod u+w "),
+        (errno.EPERM, "chmod u+w "),
+        (errno.EROFS, "read-only"),
+        (errno.EIO, "Check the disk"),
+    ],
+)
+def test_the_remedy_depends_on_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    directory = tmp_path / "with space"
+    outcome = Outcome(directory / "step", [lambda: None, fail])
+    hints = {result.hint for result in outcome.results}
+    for wrapped in (fail, lambda *_: wrap(fail)):
+        monkeypatch.setattr("gptkit.checkpoint.store.save_tensors", wrapped)
+        model = nn.Linear(2, 2)
+        with pytest.raises(CheckpointError) as caught:
+            CheckpointStore(directory).save(2, model, torch.optim.SGD(model.parameters()), {})
+        hints.add(caught.value.hint)
+    (hint,) = hints
+    assert hint.startswith(remedy) or remedy in hint
+    assert ("Free disk space" in hint) == (remedy == "Free disk space")
+    if remedy.startswith("chmod"):
+        assert f"chmod u+w '{directory}'," in hint
+
+
+def wrap(fail: Callable[[], None]) -> None:
+    """Raise the error in the form of the functions that write files."""
+    with writing(Path("model.safetensors")):
+        fail()
+
+
+def test_the_library_of_tensors_reports_a_full_disk_in_its_text(tmp_path: Path) -> None:
+    error = not_written(tmp_path, FileError("cannot be written: I/O error: No space left on device (os error 28)"))
+    assert error.hint is not None
+    assert error.hint.startswith("Free disk space")
 
 
 def test_failed_save_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
