@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import re
-import shlex
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Protocol
 
 from gptkit.checkpoint.located import Located, Place, create_file, write_parts
 from gptkit.core.atomic import sync
+from gptkit.core.commands import command
 from gptkit.core.errors import NO_ROOM, CheckpointError, FileError
 
 __all__ = ["JointFiles", "Participants", "PendingCheckpoint", "not_written", "raise_common"]
@@ -218,7 +218,7 @@ def _not_written(path: Path, why: object, code: int | None, *, common: bool = Fa
     if code in NO_ROOM:
         remedy = "Free disk space or choose another directory"
     elif code in _DENIED:
-        remedy = f"Allow writing: chmod u+w {shlex.quote(str(path.parent))}, or choose another directory"
+        remedy = f"Allow writing: {command('chmod u+w', path.parent)}, or choose another directory"
     elif code == errno.EROFS:
         remedy = "Its file system is read-only: mount it for writing, or choose another directory"
     else:

@@ -13,6 +13,7 @@ from gptkit.cli import console
 from gptkit.cli.failures import INTERRUPTED, Command, Commands
 from gptkit.cli.options import File, Json, Overrides, Quiet, complete_specs
 from gptkit.core.activity import Report, working
+from gptkit.core.commands import command
 from gptkit.core.errors import DataError, FileError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def prepare(
         f"{directory}: {n_tokens:,} tokens of {prepared.train_counts.documents + prepared.validation_counts.documents:,} "
         f"documents in {console.plural(len(prepared.shards), 'shard')}, {seconds:.0f} s"
     )
-    use = f"gptkit train {spec}" if out is None else f"data: {{name: prepared, path: {directory}}} in a spec"
+    use = command("gptkit train", spec) if out is None else f"data: {{name: prepared, path: {directory}}} in a spec"
     console.note(f"next: {use}", style="dim")
 
 
@@ -202,7 +203,9 @@ def _find(target: str, overrides: list[str] | None) -> Prepared:
 
     prepared = find_prepared(open_spec(target, overrides or ()))
     if prepared is None:
-        raise DataError(f"the corpus of {target} is not prepared", hint=f"Prepare it: gptkit data prepare {target}")
+        raise DataError(
+            f"the corpus of {target} is not prepared", hint=f"Prepare it: {command('gptkit data prepare', target)}"
+        )
     return prepared
 
 

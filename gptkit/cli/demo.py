@@ -11,6 +11,7 @@ from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import INTERRUPTED
 from gptkit.core.activity import working
+from gptkit.core.commands import command
 
 if TYPE_CHECKING:
     from gptkit.runs.run import Run
@@ -101,7 +102,7 @@ def _report(run: Run) -> None:
     screen.print(console.table([("", {"style": "cyan"}), ("", {"overflow": "fold"})], rows, header=False))
     console.heading("Next steps")
     commands = [
-        [f'gptkit generate {run.directory} "{run.spec.training.sample_prompt}"', "generate more text"],
+        [command("gptkit generate", run.directory, run.spec.training.sample_prompt), "generate more text"],
         ["gptkit new my.yaml", "write a spec to edit"],
         ["gptkit train my.yaml", "train it"],
         ["gptkit components", "list the available components"],

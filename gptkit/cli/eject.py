@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.options import FileOrRun, Overrides, Quiet, chosen
 from gptkit.core.activity import working
+from gptkit.core.commands import command
 from gptkit.core.errors import GptkitError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def eject(
     if expected is not None:
         weights, ids = expected
         arguments = " ".join(map(str, PROMPT))
-        console.note(f"check: python {shlex.quote(str(file))} {shlex.quote(str(weights))} {arguments}")
+        console.note(f"check: {command('python', file, weights)} {arguments}")
         console.note(f"must print {' '.join(map(str, ids))}, as this run does")
 
 

@@ -14,6 +14,7 @@ from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.options import Quiet, complete_formats, complete_runs
 from gptkit.core.activity import working
+from gptkit.core.commands import command
 from gptkit.core.paths import real
 
 __all__ = ["import_model", "transfer"]
@@ -88,10 +89,10 @@ def import_model(
         return
     console.note(f"imported into {target}")
     if _has_chat_template(target):
-        console.note(f"chat: gptkit chat {target}")
+        console.note(f"chat: {command('gptkit chat', target)}")
     else:
-        console.note(f'generate: gptkit generate {target} "Once upon a time"')
-    console.note(f"fine-tune: gptkit train finetune NEW_RUN --init {target} --set data.path=TEXT")
+        console.note(f'generate: {command("gptkit generate", target)} "Once upon a time"')
+    console.note(f"fine-tune: {command('gptkit train finetune NEW_RUN --init', target)} --set data.path=TEXT")
 
 
 def _has_chat_template(run: Path) -> bool:

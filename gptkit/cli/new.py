@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ import typer
 
 from gptkit.cli import console
 from gptkit.cli.options import complete_shipped
+from gptkit.core.commands import command
 from gptkit.core.errors import GptkitError
 
 SCHEMA = "gptkit.schema.json"
@@ -52,7 +52,7 @@ def new(
             f"{target} already exists", hint="Choose another name, or replace it with --force, which keeps it as FILE.old."
         )
     if not target.parent.is_dir():
-        hint = f"Create it with: mkdir -p {shlex.quote(str(target.parent))}."
+        hint = f"Create it with: {command('mkdir -p', target.parent)}."
         raise GptkitError(f"directory {target.parent} not found", hint=hint)
     if not bare:
         require_replaceable(target.with_name(SCHEMA))
@@ -65,7 +65,7 @@ def new(
         write_schema(target.with_name(SCHEMA))
         console.out(f"{target.with_name(SCHEMA)}: JSON Schema for editors")
     _warn(target)
-    console.note(f"next: gptkit check {target}, then: gptkit train {target}", style="dim")
+    console.note(f"next: {command('gptkit check', target)}, then: {command('gptkit train', target)}", style="dim")
 
 
 def _warn(target: Path) -> None:

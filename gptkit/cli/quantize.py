@@ -13,6 +13,7 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.options import Json, Quiet, RunDirectory, complete_precisions
 from gptkit.core.activity import working
+from gptkit.core.commands import command
 
 if TYPE_CHECKING:
     from gptkit.model.calibration import Calibration
@@ -136,7 +137,7 @@ def quantize(
         with working("quantizing", quiet=quiet) as progress:
             quantize_run(run, output, chosen, calibration=calibrated, overwrite=overwrite, progress=progress)
         if not quiet:
-            console.note(f"quantized to {output}; generate with it: gptkit generate {output}")
+            console.note(f"quantized to {output}; generate with it: {command('gptkit generate', output)}")
 
 
 def _same_file(some: Sequence[str], others: Sequence[str]) -> str | None:

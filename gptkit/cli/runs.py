@@ -12,6 +12,7 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.options import Json, Quiet
 from gptkit.core.activity import working
+from gptkit.core.commands import command
 
 if TYPE_CHECKING:
     from gptkit.runs.listing import ListedRun
@@ -61,7 +62,7 @@ def runs(
         console.out(json.dumps(listing_data(listed), indent=2, ensure_ascii=False))
         return
     if not listed:
-        console.note(f"{directory} has no runs; train one: gptkit train SPEC {directory}/NAME")
+        console.note(f"{directory} has no runs; train one: {command('gptkit train SPEC', directory / 'NAME')}")
         return
     _print(listed)
 

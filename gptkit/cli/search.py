@@ -11,6 +11,7 @@ from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.options import File, Jobs, Overrides, Quiet, chosen
 from gptkit.core.activity import working
+from gptkit.core.commands import quoted
 
 if TYPE_CHECKING:
     from gptkit.experiments.search import Search
@@ -135,7 +136,7 @@ def _conclude(result: Search) -> None:
     if not best.point:
         console.out("No setting is better than the spec as it is.")
         return
-    options = " ".join(f"--set '{path}={flow(value)}'" for path, value in best.point.items())
+    options = " ".join(f"--set {quoted(f'{path}={flow(value)}')}" for path, value in best.point.items())
     console.out(f"The best setting: {options}")
     if result.confirmed is None:
         console.note("The best of many is good partly by chance: add --confirm 3 to train it and the spec with new seeds.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ from gptkit.cli.collection import import_torch
 from gptkit.cli.failures import INTERRUPTED, follows
 from gptkit.cli.options import FileOrRun, Overrides, Quiet, chosen, complete_runs
 from gptkit.core.activity import working
+from gptkit.core.commands import command
 from gptkit.core.errors import GptkitError
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ def train(
         run_directory.require_run()
         if directory is not None or not resume:
             hint = (
-                f"Continue it: gptkit train --resume {file}. Start a new run from its weights: "
-                f"gptkit train {run_directory.spec} NEW_RUN --init {file}."
+                f"Continue it: {command('gptkit train --resume', file)}. Start a new run from its weights: "
+                f"{command('gptkit train', run_directory.spec, 'NEW_RUN', '--init', file)}."
             )
             raise GptkitError(f"{file} is a run, not a spec file", hint=hint)
         if init is not None:
-            hint = f"Start a new run: gptkit train {run_directory.spec} NEW_RUN --init {init}."
+            hint = f"Start a new run: {command('gptkit train', run_directory.spec, 'NEW_RUN', '--init', init)}."
             raise GptkitError(f"--init starts a new run, and {file} already has weights", hint=hint)
         run = train_spec(None, file, given, resume=True, progress=not quiet)
     else:
@@ -99,7 +99,8 @@ def train(
         if not follower:
             run_directory.recover()
         if not follower and run_directory.holds_run and not resume and not overwrite and not run_directory.unstarted:
-            hint = f"Continue it: gptkit train --resume {target}. Replace it: --overwrite. Or choose another run directory."
+            resuming = command("gptkit train --resume", target)
+            hint = f"Continue it: {resuming}. Replace it: --overwrite. Or choose another run directory."
             raise GptkitError(f"{target} already holds a run", hint=hint)
         if resume and not quiet and not follower and not run_directory.holds_run:
             console.note(f"{target} has no run to resume: training starts from {'scratch' if init is None else init}")
@@ -112,7 +113,7 @@ def _finish(run: Run, *, quiet: bool) -> None:
     if not run.finished:
         if quiet:
             # Otherwise the progress display has printed the message.
-            console.note(f"stopped after step {run.step}; continue with: gptkit train --resume {run.directory}")
+            console.note(f"stopped after step {run.step}; continue with: {command('gptkit train --resume', run.directory)}")
         raise typer.Exit(INTERRUPTED)
     if quiet:
         return
@@ -122,7 +123,7 @@ def _finish(run: Run, *, quiet: bool) -> None:
     if directory.plot.is_file():
         console.note(f"curves: {directory.page}")
     prompt = run.spec.training.sample_prompt or "A prompt"
-    console.note(f"generate text: {shlex.join(['gptkit', 'generate', str(run.directory), prompt])}")
+    console.note(f"generate text: {command('gptkit generate', run.directory, prompt)}")
 
 
 def _slug(name: str) -> str:

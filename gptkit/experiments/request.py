@@ -132,17 +132,21 @@ def read_request(path: str | Path) -> ComparisonSpec:
     return changed
 
 
-def parse_axis(text: str) -> tuple[str, tuple[Any, ...]]:
+def parse_axis(text: str, option: str = "--vary") -> tuple[str, tuple[Any, ...]]:
     """Parse ``model.position=learned,rotary``: values in YAML, separated by commas outside of brackets.
+
+    Args:
+        text: the value of the option.
+        option: the name of the option, for messages.
 
     Raises:
         GptkitError: the text is not of this form.
     """
     path, equals, values = text.partition("=")
-    hint = "Write --vary PATH=VALUE,VALUE such as --vary model.position=learned,rotary; quote mappings for the shell."
+    hint = f"Write {option} PATH=VALUE,VALUE such as {option} model.position=learned,rotary; quote mappings for the shell."
     if not equals or not path.strip() or not values.strip():
-        raise GptkitError(f"--vary {text}: expected a dotted path, = and values separated by commas", hint=hint)
-    return path.strip(), tuple(_items(values, f"--vary {text}", hint))
+        raise GptkitError(f"{option} {text}: expected a dotted path, = and values separated by commas", hint=hint)
+    return path.strip(), tuple(_items(values, f"{option} {text}", hint))
 
 
 def parse_numbers(text: str, option: str) -> tuple[float, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gptkit.core.errors import FileError, GptkitError
+from gptkit.core.errors import FileError, GptkitError, SpecError
 from gptkit.experiments.comparison import SKIPPED, Comparison, default_directory, run_request
 from gptkit.experiments.measures import Measure, Row, measure_of, problem, rows, values
 from gptkit.experiments.planning import require_free
@@ -167,7 +167,16 @@ def _require_valid(spec: SearchSpec) -> None:
                 error = raised
         else:
             assert error is not None
-            raise error
+            raise _of_range(error, path)
+
+
+def _of_range(error: GptkitError, path: str) -> GptkitError:
+    """Return the error of a field that is varied with the option that names it, in place of the value that was tried."""
+    if not isinstance(error, SpecError):
+        return error
+    tried, source = f"--set {path}=", f"--range {path}"
+    own = [replace(each, source=source) if (each.source or "").startswith(tried) else each for each in error.problems]
+    return SpecError(own, hint=error.hint)
 
 
 def _once(note: Callable[[str], None]) -> Callable[[str], None]:

@@ -93,7 +93,7 @@ def parse_range(text: str) -> tuple[str, Range]:
         raise GptkitError(f"--range {text}: expected a dotted path, = and a range", hint=hint)
     try:
         if limits is None:
-            return path.strip(), Range.model_validate({"values": parse_axis(text)[1]})
+            return path.strip(), Range.model_validate({"values": parse_axis(text, "--range")[1]})
         low, high, kind = limits.groups()
         step = None if kind in (None, "log") else _number(kind)
         limited = {"low": _number(low), "high": _number(high), "log": kind == "log", "step": step}

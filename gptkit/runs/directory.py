@@ -31,6 +31,7 @@ from packaging.utils import canonicalize_name
 import gptkit
 from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.atomic import reading, write_text
+from gptkit.core.commands import command
 from gptkit.core.errors import CheckpointError, FileError, RequirementError, SpecError, UnknownComponentError
 from gptkit.core.lock import Lock
 from gptkit.core.outputs import RUN_HEAD
@@ -113,7 +114,7 @@ class RunDirectory:
             if self.path.suffix.lower() in _SPECS:
                 what, hint = (
                     "is a spec file, not a run",
-                    f"Train it first: gptkit train {self.path}; then pass its run directory.",
+                    f"Train it first: {command('gptkit train', self.path)}; then pass its run directory.",
                 )
             else:
                 what = "is a file, but a run is a directory"

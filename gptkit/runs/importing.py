@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gptkit.core.commands import command
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.paths import real
 from gptkit.core.registry import Registry
@@ -73,7 +74,9 @@ def convert_model(
     """
     source, run = Path(path), RunDirectory(directory)
     if format is None and RunDirectory(source).holds_run:
-        raise ExternalModelError(f"{source} is a run already", hint=f"Use it as it is: gptkit generate {source}.")
+        raise ExternalModelError(
+            f"{source} is a run already", hint=f"Use it as it is: {command('gptkit generate', source)}."
+        )
     external = read_external(
         source,
         format=format,

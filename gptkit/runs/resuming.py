@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gptkit.checkpoint.store import CheckpointStore, read_state
+from gptkit.core.commands import command
 from gptkit.core.diff import differences
 from gptkit.core.errors import CheckpointError, SpecError
 from gptkit.core.registry import Registry
@@ -56,7 +57,7 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunD
     Raises:
         CheckpointError: they differ in fields that a resumed run cannot change; lists the differences.
     """
-    refused = refused_changes(run, asked)
+    refused, new_run = refused_changes(run, asked), command("gptkit train SPEC NEW_RUN --init", run_directory.path)
     steps = CheckpointStore(run_directory.checkpoints).steps()
     if steps and read_state(CheckpointStore(run_directory.checkpoints).path(steps[-1]))["optimizer"] is None:
         # Imported or saved weights have no training to resume, so every spec is accepted.
@@ -71,15 +72,14 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunD
             "\n".join(
                 [f"{run_directory.path} was started with another spec, and a resumed run cannot change:", *listed, *more]
             ),
-            hint=f"Resume it without these changes. Or start a new run from its weights, with these changes: gptkit train "
-            f"SPEC NEW_RUN --init {run_directory.path} (training.init_from); or from scratch: in another directory, or in "
-            "its place with --overwrite (overwrite=True).",
+            hint=f"Resume it without these changes. Or start a new run from its weights, with these changes: {new_run} "
+            "(training.init_from); or from scratch: in another directory, or in its place with --overwrite "
+            "(overwrite=True).",
         )
     if steps and asked.training.steps < steps[-1]:
         raise CheckpointError(
             f"{run_directory.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
-            hint="Raise training.steps, load the run, or start a new run from its weights: gptkit train SPEC NEW_RUN "
-            f"--init {run_directory.path}.",
+            hint=f"Raise training.steps, load the run, or start a new run from its weights: {new_run}.",
         )
 
 

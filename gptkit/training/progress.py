@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 from torch import nn
 
+from gptkit.core.commands import quoted
 from gptkit.core.diagnostics import Diagnostics
 from gptkit.kinds.callback import Callback, Training
 from gptkit.kinds.tracker import TrainingStart
@@ -123,7 +124,7 @@ class ConsoleProgress(Callback):
             )
         elif isinstance(error, KeyboardInterrupt):
             what = f"saved in {self._saved}" if self._saved is not None else "nothing new to save"
-            command = self._resume_command.format(directory=directory)
+            command = self._resume_command.format(directory=quoted(directory))
             self.console.print(
                 f"[bold yellow]stopped[/] after step {step} of {steps}, {escape(what)}", highlight=False, soft_wrap=True
             )

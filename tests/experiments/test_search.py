@@ -141,7 +141,7 @@ def test_interrupted_search_proposes_the_same(project: Path, trained: list[str],
 
 def test_command_confirms_with_new_seeds(call: Call, project: Path, trained: list[str]) -> None:
     printed = call("search", "mini.yaml", *OPTIONS, "--trials", "5", "--confirm", "3", "-o", "out", "-q").stdout
-    assert "The best setting: --set 'training.optimizer.learning_rate=" in printed
+    assert "The best setting: --set training.optimizer.learning_rate=" in printed
     assert "better than base" in printed
     seeds = [trial.seed for trial in gptkit.experiments.results.read_experiment(Path("out/confirmed")).trials]
     assert seeds == [1, 2, 3, 1, 2, 3]
@@ -168,7 +168,9 @@ def test_invalid_settings_are_reported_and_the_others_trained(call: Call, projec
         (("--range", "model.n_layers=0..4:log"), "requires low above 0"),
         (("--range", "model.n_layers=1..4:0.5"), "whole step"),
         (("--range", "model.n_layers=1..4", "--range", "model.n_layers=1..2"), "given twice"),
-        (("--range", "model.nlayers=1..4"), "nlayers"),
+        (("--range", "model.nlayers=1..4"), "--range model.nlayers: model.nlayers: unknown key"),
+        (("--range", "model.norm="), "Write --range PATH=VALUE,VALUE"),
+        (("--range", "model.norm=[rms,layer"), "--range model.norm=[rms,layer: not valid YAML"),
         (("--range", "model.n_layers=1..4", "--sampler", "best"), "sampler"),
         (("--range", "model.n_layers=1..4", "--match", "speed"), "match"),
         (("--range", "model.n_layers=1..4", "--set", "model.norm=rmss"), "rmss"),
