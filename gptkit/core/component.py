@@ -16,6 +16,7 @@ The name is looked up when the value is validated, so plugins installed after th
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, cast, get_args
 
@@ -23,7 +24,7 @@ from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from gptkit.core.errors import Problem, RegistryError
+from gptkit.core.errors import GptkitError, Problem, RegistryError
 from gptkit.core.spec import Spec, describe, fail
 
 __all__ = ["Component", "Resolver", "component", "optional_component", "resolver_of", "set_default_resolver"]
@@ -34,6 +35,10 @@ class Resolver(Protocol):
 
     def component(self, kind: str, name: str) -> type[Component]:
         """Return the component's class; raise `RegistryError` if it does not exist."""
+        ...
+
+    def entry(self, kind: str, name: str) -> Any:
+        """Return the registration of a component; raise `RegistryError` if it does not exist."""
         ...
 
     def names(self, kind: str) -> list[str]:
@@ -74,6 +79,7 @@ class Component(Spec):
         kind: the kind's name, as in ``gptkit components KIND``. A class that sets it is a kind.
         runtime: the class that `build` returns, as ``module:Class``, if it is in another module: specs are
             validated without importing torch.
+        builds_module: whether `build` must return a `torch.nn.Module`, as for the parts of a model.
 
     A kind may have a class method ``conformance_checks()`` that returns the `gptkit.testing.Check`s of its contract.
 
@@ -89,6 +95,7 @@ class Component(Spec):
 
     kind: ClassVar[str]
     runtime: ClassVar[str] = ""
+    builds_module: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ()
     renamed_fields: ClassVar[Mapping[str, str]] = {}
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
@@ -100,9 +107,10 @@ class Component(Spec):
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:
         super().__pydantic_init_subclass__(**options)
-        build = cls.__dict__.get("build")
-        if callable(build) and not getattr(build, "__isabstractmethod__", False):
-            setattr(cls, "build", _returning_a_value(build))  # noqa: B010
+        for method in ("build", *_OPTIONAL_BUILDS):
+            build = cls.__dict__.get(method)
+            if callable(build) and not getattr(build, "__isabstractmethod__", False):
+                setattr(cls, method, _checked(build, optional=method != "build"))
 
     @classmethod
     def is_kind(cls) -> bool:
@@ -194,20 +202,50 @@ class Component(Spec):
         return chosen.model_validate(fields, context=info.context)
 
 
-def _returning_a_value(build: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `build` with a check of its result: None would cause an error later and elsewhere."""
+_OPTIONAL_BUILDS = ("build_embedding", "build_stacked")
+"""Methods of kinds that build a module, or return None."""
+
+
+def _checked(build: Callable[..., Any], *, optional: bool) -> Callable[..., Any]:
+    """Return `build` with a check of its result: None (unless it is optional) would cause an error later and elsewhere."""
 
     @functools.wraps(build)
     def checked(self: Component, *arguments: Any, **options: Any) -> Any:
         built = build(self, *arguments, **options)
+        if built is None and optional:
+            return None
         if built is None:
             raise RegistryError(
                 f"{self.kind} {self.name!r}: {build.__module__}.{build.__qualname__} returned None",
                 hint="Add the return statement.",
             )
+        if self.builds_module:
+            _require_module(self, build, built, arguments)
         return built
 
     return checked
+
+
+def _require_module(spec: Component, build: Callable[..., Any], built: Any, arguments: tuple[Any, ...]) -> None:
+    """Check that a part of a model is a module.
+
+    Raises:
+        RegistryError: it is not; names the component and its distribution.
+    """
+    torch = sys.modules.get("torch")  # not imported here, so that specs are read without it
+    if torch is not None and isinstance(built, torch.nn.Module):
+        return
+    what = f"the class {built.__qualname__}" if isinstance(built, type) else f"a {type(built).__name__}"
+    resolver = resolver_of({"registry": getattr(arguments[0], "registry", None)} if arguments else None)
+    try:
+        entry = resolver.entry(spec.kind, spec.name)
+        owner = f" of {entry.plugin.provenance}" if entry.cls is type(spec) else ""
+    except GptkitError:  # passed as an object, not registered
+        owner = ""
+    raise RegistryError(
+        f"{spec.kind} {spec.name!r}{owner}: {build.__module__}.{build.__qualname__} returned {what}, not a torch.nn.Module",
+        hint="Return an instance of a class that derives from torch.nn.Module.",
+    )
 
 
 def component(default: Any, *, description: str) -> Any:

@@ -25,6 +25,7 @@ class ActivationSpec(Component):
     """
 
     kind: ClassVar[str] = "activation"
+    builds_module: ClassVar[bool] = True
     external_names: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

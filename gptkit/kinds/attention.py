@@ -39,6 +39,7 @@ class AttentionSpec(Component):
 
     kind: ClassVar[str] = "attention"
     runtime: ClassVar[str] = "gptkit.nn.attention.base:Attention"
+    builds_module: ClassVar[bool] = True
     accepts: ClassVar[frozenset[str]] = frozenset()
     kv_source_field: ClassVar[str | None] = None
 

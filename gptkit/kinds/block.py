@@ -69,6 +69,7 @@ class BlockSpec(Component):
 
     kind: ClassVar[str] = "block"
     runtime: ClassVar[str] = "gptkit.nn.block:Block"
+    builds_module: ClassVar[bool] = True
     repeats_attention: ClassVar[bool] = False
 
     @property

@@ -26,6 +26,7 @@ class EmbeddingSpec(Component):
 
     kind: ClassVar[str] = "embedding"
     runtime: ClassVar[str] = "gptkit.nn.embedding:Embedding"
+    builds_module: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, context: BuildContext) -> Embedding:

@@ -25,6 +25,7 @@ class FeedForwardSpec(Component):
 
     kind: ClassVar[str] = "feedforward"
     runtime: ClassVar[str] = "gptkit.nn.feedforward:FeedForward"
+    builds_module: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, context: BuildContext) -> FeedForward:

@@ -26,6 +26,7 @@ class HeadSpec(Component):
 
     kind: ClassVar[str] = "head"
     runtime: ClassVar[str] = "gptkit.nn.head:Head"
+    builds_module: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, context: BuildContext, *, embedding: Embedding) -> Head:

@@ -35,6 +35,7 @@ class LinearSpec(Component):
     """
 
     kind: ClassVar[str] = "linear"
+    builds_module: ClassVar[bool] = True
     stacks: ClassVar[bool] = False
 
     @abstractmethod

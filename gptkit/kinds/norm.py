@@ -23,6 +23,7 @@ class NormSpec(Component):
     """
 
     kind: ClassVar[str] = "norm"
+    builds_module: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, context: BuildContext, *, dim: int) -> nn.Module:

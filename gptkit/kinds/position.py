@@ -58,6 +58,7 @@ class PositionSpec(Component):
 
     kind: ClassVar[str] = "position"
     runtime: ClassVar[str] = "gptkit.nn.position:Position"
+    builds_module: ClassVar[bool] = True
     uses: ClassVar[frozenset[str]] = frozenset()
     score_function: ClassVar[bool] = False
     depends_on_position: ClassVar[bool] = False

@@ -32,6 +32,7 @@ class RouterSpec(Component):
 
     kind: ClassVar[str] = "router"
     runtime: ClassVar[str] = "gptkit.nn.router:Router"
+    builds_module: ClassVar[bool] = True
     holder: ClassVar[str] = "feedforward"
     reads_ids: ClassVar[bool] = False
 
