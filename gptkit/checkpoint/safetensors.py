@@ -16,6 +16,7 @@ from gptkit.checkpoint.sharding import copy_sharded, part_of, whole_of, whole_sh
 from gptkit.core.atomic import new_file_mode, reading, writing
 from gptkit.core.errors import CheckpointError, FileError
 from gptkit.core.paths import require_utf8
+from gptkit.nn.index_limits import index_limits, index_problem
 
 __all__ = [
     "cause",
@@ -109,7 +110,7 @@ def fill_tensors(model: nn.Module, loaded: dict[str, Tensor], file: Path, *, ass
         file: their file, for messages.
 
     Raises:
-        CheckpointError: they do not fit the model.
+        CheckpointError: they do not fit the model, or indices among them, such as a table of experts, are out of range.
     """
     own = named_tensors(model)
     saved = {id(own[name]): tensor for name, tensor in loaded.items() if name in own}
@@ -117,6 +118,10 @@ def fill_tensors(model: nn.Module, loaded: dict[str, Tensor], file: Path, *, ass
         if name not in loaded and id(tensor) in saved:
             loaded[name] = saved[id(tensor)]
     _require_same(model, {name: tensor.shape for name, tensor in loaded.items()}, file)
+    for name, limit in index_limits(model).items():
+        why = index_problem(loaded[name], limit)
+        if why is not None:
+            raise damaged(file, f"{name} {why}")
     if not assign:
         with torch.no_grad():
             for name, tensor in own.items():

@@ -23,6 +23,7 @@ from gptkit.kinds.family import FamilySpec, Layout, Rule
 from gptkit.kinds.format import ExternalModel, TensorEntry, Tensors
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import LayerSpec, ModelSpec
+from gptkit.nn.index_limits import index_limits, index_problem
 
 __all__ = [
     "Move",
@@ -57,17 +58,32 @@ _READING_ERRORS = (LookupError, AttributeError, TypeError, ValueError, Arithmeti
 
 @dataclass(frozen=True)
 class Move:
-    """A native tensor and the external tensors that hold the same elements. `like` is the native one on the meta device."""
+    """A native tensor and the external tensors that hold the same elements.
+
+    Attributes:
+        like: the native tensor on the meta device.
+        limit: of indices, such as a table of experts, the number of choices; None for other tensors.
+    """
 
     native: str
     external: tuple[str, ...]
     layout: Layout
     layer: LayerSpec | None
     like: Tensor
+    limit: int | None = None
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Return the native tensor for the external ones."""
-        return self.layout.join(parts, self.layer)
+        """Return the native tensor for the external ones.
+
+        Raises:
+            ExternalModelError: it has indices that are out of range.
+        """
+        native = self.layout.join(parts, self.layer)
+        why = None if self.limit is None else index_problem(native, self.limit)
+        if why is not None:
+            hint = "Use an undamaged copy of the model, or correct its config.json."
+            raise ExternalModelError(f"the tensor {', '.join(self.external)} {why}", hint=hint)
+        return native
 
     def split(self, tensor: Tensor) -> list[Tensor]:
         """Return the external tensors for the native one."""
@@ -213,7 +229,7 @@ def pair_by(rules: Sequence[Rule], model: GPT, who: str) -> list[Move]:
     Raises:
         ExternalModelError: no rule matches a native tensor.
     """
-    layers = model.spec.layer_specs()
+    layers, limits = model.spec.layer_specs(), index_limits(model)
     moves: list[Move] = []
     # A parameter that is shared has one name; of buffers, those that checkpoints hold.
     saved = model.state_dict(keep_vars=True)
@@ -231,7 +247,8 @@ def pair_by(rules: Sequence[Rule], model: GPT, who: str) -> list[Move]:
         layer = None if index is None else layers[index]
         # Of whole numbers, such as a table of experts, the type matters: files must hold whole numbers too.
         dtype = None if parameter.is_floating_point() else parameter.dtype
-        moves.append(Move(name, external, layout, layer, torch.empty(parameter.shape, device="meta", dtype=dtype)))
+        like = torch.empty(parameter.shape, device="meta", dtype=dtype)
+        moves.append(Move(name, external, layout, layer, like, limits.get(name)))
     return moves
 
 

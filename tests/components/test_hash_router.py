@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import gptkit
-from gptkit.core.errors import GptkitError
+from gptkit.checkpoint.safetensors import fill
+from gptkit.core.errors import CheckpointError, ExternalModelError, GptkitError
 from gptkit.core.registry import default_registry
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
 from gptkit.ops.routing import hashed_experts
 from tests.support.ejected import source_of
+from tests.support.parity import make
 
 E, X, V = 8, 6, 50
 LAYOUT: dict[str, Any] = {"d_model": 16, "n_layers": 2, "context_length": 32, "attention": {"name": "multi-head"}}
@@ -105,3 +109,35 @@ def test_weights_equal_transformers(score: str) -> None:
         actual_experts, actual = router(x, Forward(IDS[:1]))
     assert torch.equal(actual_experts, experts)
     torch.testing.assert_close(actual, weights)
+
+
+@pytest.mark.parametrize("index", [-1, X])
+@pytest.mark.parametrize("assign", [False, True])
+def test_weights_with_experts_that_do_not_exist_are_refused(tmp_path: Path, index: int, assign: bool) -> None:
+    file = tmp_path / "model.safetensors"
+    saved = model(k=2, table=True)
+    saved.state_dict()["blocks.1.feedforward.router.table"][3, 0] = index
+    save_file(dict(saved.state_dict()), file)
+    message = rf"blocks\.1\.feedforward\.router\.table has the index {index}, which should be from 0 to 5"
+    with pytest.raises(CheckpointError, match=message):
+        fill(model(k=2, table=True), file, assign=assign)
+    saved.state_dict()["blocks.1.feedforward.router.table"][3, 0] = X - 1
+    save_file(dict(saved.state_dict()), file)
+    loaded = model(k=2, table=True)
+    fill(loaded, file, assign=assign)
+    assert torch.equal(loaded(IDS).logits, saved(IDS).logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [-1, 10_000])
+def test_import_of_experts_that_do_not_exist_is_refused(tmp_path: Path, index: int) -> None:
+    pytest.importorskip("transformers.models.deepseek_v4")
+    make("deepseek_v4", tmp_path / "external")
+    file = tmp_path / "external" / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("tid2eid"))
+    tensors[name][5, 0] = index
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ExternalModelError, match=rf"tensor .*tid2eid has the index {index}, which should be from 0 to \d+"):
+        gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")
+    assert not (tmp_path / "run" / "checkpoints").exists() or not any((tmp_path / "run" / "checkpoints").iterdir())

@@ -35,6 +35,7 @@ class HashRouter(ScoredRouter):
         self.k, self.score, self.renormalize, self.scale = spec.k, spec.score, spec.renormalize, spec.scale
         self.n_experts = n_experts
         self.layer = 0 if context.layer is None else context.layer.index
+        self.index_limits = {"table": n_experts} if spec.table else {}
         self.table: Tensor | None
         """Experts of each token id, (V, K), stored with the weights; None where they are computed."""
         self.register_buffer("table", self._experts(torch.arange(context.vocab_size)) if spec.table else None)
