@@ -111,7 +111,9 @@ def _by_argument(constructors: Sequence[str]) -> list[str]:
     for name, values in variables.items():
         lines += [f"    {line}" for line in _assigned(name, values)]
     indent = " " * 8
-    for name, whole in inner:
+    # The longest that fits on a line is the first, so that what is within it needs no line of its own.
+    fitting = sorted(inner, key=lambda each: (len(f"{indent}    {each[0]} = {each[1]}") > LINE, -len(each[1])))
+    for name, whole in fitting:
         # What the block has in all layers gets a line of its own where that of the block is too long.
         if len(f"{indent}    self.blocks.append({block})") > LINE and f"{name}={whole}" in block and name not in variables:
             lines += [line.removeprefix(indent) for line in wrapped(f"{indent}    {name} = {whole}")]

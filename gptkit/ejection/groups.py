@@ -16,7 +16,10 @@ from gptkit.core.errors import GptkitError
 from gptkit.ejection.lines import typed, wrapped
 from gptkit.kinds.written import Name, NotWrittenError, Section, Setting, Written, walk
 
-__all__ = ["Constant", "Groups", "key", "number"]
+__all__ = ["IDS", "Constant", "Groups", "key", "number"]
+
+IDS = 'cache.shared["ids"]'
+"""The ids of a call's tokens, (B, T), as templates read them."""
 
 _PLACEHOLDER = re.compile(r"\$([A-Za-z][A-Za-z0-9_]*)")
 _OMITTED = re.compile(r", [a-z_]+=None(?=[,)])")
@@ -60,11 +63,13 @@ class Groups:
         fixed: the constants that the file has in any case, with their values.
         roots: the components of the model, one for each use.
         cache: the type of the cache of a layer.
+        ids: the expression by which a layer reads the ids of a call's tokens.
     """
 
-    def __init__(self, fixed: Mapping[str, Any], *roots: Written, cache: str = "dict[str, Tensor]") -> None:
+    def __init__(self, fixed: Mapping[str, Any], *roots: Written, cache: str = "dict[str, Tensor]", ids: str = IDS) -> None:
         self._fixed = dict(fixed)
         self._cache = cache
+        self._ids = ids
         self._groups: dict[Hashable, _Group] = {}
         self._constants: dict[str, Constant] = {}
         self._constructors: dict[int, str] = {}
@@ -204,7 +209,8 @@ class Groups:
         local = is_function  # whether parameters are local variables, as in functions and constructors
         lines: list[str] = []
         stored: set[str] = set()
-        for template in group.text.replace("cache: dict[str, Tensor]", f"cache: {self._cache}").splitlines():
+        text = group.text.replace("cache: dict[str, Tensor]", f"cache: {self._cache}").replace(IDS, self._ids)
+        for template in text.splitlines():
             if template.startswith("    def "):
                 local = constructs = "def __init__" in template
             line = _substituted(template, values, partial=True)
@@ -228,11 +234,23 @@ class Groups:
 
     def _type(self, group: _Group, name: str) -> str:
         values = [self._settings(use)[name].value for use in group.uses]
-        types = {_type_of(value) for value in values if value is not None}
+        types = {"bool" if self._is_passed_truth(value) else _type_of(value) for value in values if value is not None}
         optional = None in values or "NoneType" in types
         types -= {"NoneType"}
         types = {"float"} if types == {"int", "float"} else types
         return " | ".join([*sorted(types), *(["None"] if optional else [])])
+
+    def _is_passed_truth(self, value: Any) -> bool:
+        """Return whether a setting is a truth value that a class passes on to its part: ``$OVERLAPS``."""
+        if not isinstance(value, Name) or not value.startswith("$"):
+            return False
+        given = [
+            use.settings[value[1:]].value
+            for group in self._groups.values()
+            for use in group.uses
+            if value[1:] in use.settings
+        ]
+        return any(isinstance(each, bool) for each in given)
 
 
 def _refuse_several(group: _Group, varied: list[str]) -> None:

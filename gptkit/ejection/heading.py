@@ -67,6 +67,9 @@ def shapes(body: str) -> str:
         letters |= {"X": "X features of all heads", "N": "N features of a state"}
     if "STREAMS" in body:
         letters["N"] = "N streams" + (", or tokens of all rows" if "N_EXPERTS" in body else "")
+    if "n_blocks" in body:
+        letters["M"] += " or block"
+        letters["N"] = letters["N"].replace(",", ", blocks,", 1)
     words = [words for letter, words in letters.items() if letter in used]
     if re.search(r"_BT?HKV?\b", body):
         words.append("in recurrences K features of a key, V of a value")

@@ -79,19 +79,16 @@ class GPT(nn.Module):
         #end
 
     def forward(self, ids_BT: Tensor, cache: Cache | None = None) -> Tensor:
-        """Return the logits of the next token after each of these, (B, T) to (B, T, V).
-
-        The tokens continue those in the cache, to which they are added.
-        """
+        """Continue the tokens in the cache; return the next ones' logits, (B, T) to (B, T, V)."""
         cache = Cache() if cache is None else cache
         n_tokens = ids_BT.shape[1]
         if cache.length + n_tokens > CONTEXT_LENGTH:
             raise ValueError(f"more than {CONTEXT_LENGTH} tokens")
         #if context
         cache.shared.clear()
-        #end
         #if ids
         cache.shared["ids"] = ids_BT
+        #end
         #end
         positions_T = cache.length + torch.arange(n_tokens, device=ids_BT.device)
         x_BTE = $embed
@@ -105,6 +102,9 @@ class GPT(nn.Module):
         #else
         for block, layer_cache in zip(self.blocks, cache.layers, strict=True):
         #end
+            #if layer_ids
+            layer_cache["ids"] = ids_BT
+            #end
             #if passes
             layer_cache.update(passed)
             #end
@@ -122,9 +122,10 @@ class GPT(nn.Module):
 RUN = '''
 def load_weights(model: GPT, path: str | Path) -> None:
     """Load the weights of a safetensors file: a header in JSON, then the tensors, one by one."""
-    types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     #if whole
-    types["I64"] = torch.int64
+    types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+    #else
+    types = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     #end
     with Path(path).open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -149,10 +150,8 @@ def generate(
 ) -> Tensor:
     """Add n_new tokens to each row of ids, all of the same length, (B, T) to (B, T + n_new).
 
-    Args:
-        model: the model, in evaluation mode (`model.eval()`).
-        temperature: below 1 less random, above 1 more; 0 always takes the most likely token.
-        top_k: sample from the k most likely tokens only.
+    The model is in evaluation mode (`model.eval()`). A temperature below 1 is less random, one
+    above more; 0 takes the most likely token. With top_k, only the k most likely are sampled.
     """
     cache, new_BT = Cache(), ids_BT
     for _ in range(n_new):

@@ -14,7 +14,7 @@ from gptkit.core.resolution import in_context
 from gptkit.core.walk import components
 from gptkit.ejection.bundling import bundle
 from gptkit.ejection.different_layers import construct_blocks
-from gptkit.ejection.groups import Groups
+from gptkit.ejection.groups import IDS, Groups
 from gptkit.ejection.heading import printable, settings_source, shapes
 from gptkit.ejection.joining import joined, separate
 from gptkit.ejection.lines import typed, wrapped
@@ -82,8 +82,11 @@ class Parts:
 
     @property
     def exchanges(self) -> bool:
-        """Whether layers pass values to one another, or copied modules read the context of a call."""
-        return any(exchanges(root) for root in (self.embedding, *self.blocks, self.head))
+        """Whether layers pass values to one another, or copied modules read the context of a call.
+
+        Otherwise the cache of a layer is a dictionary, which also has the ids of a call's tokens if layers read them.
+        """
+        return any(exchanges(root, ids=False) for root in (self.embedding, *self.blocks, self.head))
 
     @property
     def embeds_by_table(self) -> bool:
@@ -96,9 +99,14 @@ class Parts:
         return any(words in part.text for root in roots for part in walk(root))
 
 
-def exchanges(written: Written) -> bool:
-    """Return whether a component passes values to others through the cache of a layer, or has caches of its parts there."""
-    return any(use in part.text for part in walk(written) for use in ("cache.shared", "cache.part("))
+def exchanges(written: Written, *, ids: bool = True) -> bool:
+    """Return whether a component passes values to others through the cache of a layer, or has caches of its parts there.
+
+    Args:
+        ids: whether it is enough that the component reads the ids of tokens there.
+    """
+    texts = [part.text if ids else part.text.replace(IDS, "") for part in walk(written)]
+    return any(use in text for text in texts for use in ("cache.shared", "cache.part("))
 
 
 def fixed_sizes(spec: ModelSpec, vocab_size: int) -> dict[str, int]:
@@ -136,7 +144,7 @@ def write_source(spec: ModelSpec, vocab_size: int, *, name: str, parameters: int
         parts.head,
     ]
     cache = "LayerCache" if parts.exchanges else "dict[str, Tensor]"
-    groups = Groups(fixed, *roots, cache=cache)
+    groups = Groups(fixed, *roots, cache=cache, ids=IDS if parts.exchanges else 'cache["ids"]')
     model = _model(parts, groups)
     sections: dict[str, list[str]] = {section: [] for section in get_args(Section)}
     for section, source in groups.sources():
@@ -291,7 +299,8 @@ def _model(parts: Parts, groups: Groups) -> str:
         embed=embed,
         logits=logits,
         context=parts.exchanges,
-        ids=parts.use('cache.shared["ids"]'),
+        ids=parts.use(IDS),
+        layer_ids=parts.use(IDS) and not parts.exchanges,
         passes=parts.use('cache["chosen"]'),
         passes_always=any('cache["chosen"]' in part.text for part in walk(parts.blocks[0])),
         embedding_cache="cache.embedding" in embed,

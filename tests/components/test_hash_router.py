@@ -77,7 +77,8 @@ def test_cached_and_padded_steps_read_their_own_ids() -> None:
 def test_written_mixtures_receive_the_ids(part: str) -> None:
     mixture = {"name": "expert-heads" if part == "attention" else "experts", "n_experts": 4, "router": "hash"}
     source = source_of(gptkit.GPT({**LAYOUT, part: mixture}, V, device="meta"))
-    assert 'self.router(x_NE, cache.shared["ids"].flatten())' in source
+    assert 'self.router(x_NE, cache["ids"].flatten())' in source
+    assert '            layer_cache["ids"] = ids_BT\n' in source
 
 
 def test_a_balance_loss_and_an_unknown_vocabulary_are_refused() -> None:

@@ -76,4 +76,4 @@ class HashSpec(ScoredRouterSpec):
     def written(self, context: WritingContext, *, n_experts: int) -> Written:
         from gptkit.components.router.written.hashed import hashed
 
-        return hashed(self, context, n_experts)
+        return hashed(self, context, n_experts, self.score, table=self.table)

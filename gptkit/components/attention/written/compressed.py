@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.components.attention.written.compression import compressor, indexer
-from gptkit.components.attention.written.parts import append_to, position_parts, relative_position
+from gptkit.components.attention.written.compression import block_settings, compressor, indexer, rotate_last
+from gptkit.components.attention.written.parts import relative_position
 from gptkit.kinds.position import HeadShape
 from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, linear, written
 
@@ -16,7 +16,7 @@ __all__ = ["compressed"]
 
 _CLASS = '''
 class $class_name(nn.Module):
-    """Attention to the last tokens$and. Keys are values too, and all heads share them."""
+    """Attention to the last tokens$and; keys are values too."""
 
     def __init__(self$parameters) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class $class_name(nn.Module):
         self.sinks = nn.Parameter(torch.zeros($N_HEADS))  # a logit that takes a share of attention
         #end
         #if grouped
-        self.output_down = $grouped_down
+        self.output_down = nn.Linear($N_HEADS * $D_KEY // $N_GROUPS, $N_GROUPS * $GROUP_RANK, bias=False)
         #end
         self.output = $projection
 
@@ -51,43 +51,39 @@ class $class_name(nn.Module):
         #if q_rank
         q_BTC = self.q_latent_norm(self.q_down(x_BTE))
         #end
-        q_BTHD = self.q_up($source).unflatten(-1, ($N_HEADS, $D_KEY))
         #if q_norm
-        q_BTHD = self.q_norm(q_BTHD)
+        q_BTHD = self.q_norm(self.q_up($source).unflatten(-1, ($N_HEADS, $D_KEY)))
+        #else
+        q_BTHD = self.q_up($source).unflatten(-1, ($N_HEADS, $D_KEY))
         #end
+        #if rotated
+        q_BHTD = $rotate_query(q_BTHD.transpose(1, 2), positions_T$rotate_query_arguments)
+        k_B1TD = $rotate_last(self.kv_norm(self.kv(x_BTE))[:, None], positions_T$rotate_last_arguments)
+        #else
         q_BHTD = q_BTHD.transpose(1, 2)
         k_B1TD = self.kv_norm(self.kv(x_BTE))[:, None]
-        #if rotated
-        widths = [$D_KEY - $D_SHARED, $D_SHARED]  # the last features are rotated
-        q_BHTU, q_BHTR = torch.split(q_BHTD, widths, dim=-1)
-        k_B1TU, k_B1TR = torch.split(k_B1TD, widths, dim=-1)
-        q_BHTD = torch.cat((q_BHTU, $query), dim=-1)
-        k_B1TD = torch.cat((k_B1TU, $key), dim=-1)
         #end
-        k_B1SD = $append_to(cache, "keys", k_B1TD)
-        distance_TS = positions_T[:, None] - torch.arange(k_B1SD.shape[2], device=positions_T.device)
-        mask_BTS = ((distance_TS >= 0) & (distance_TS < $SLIDING_WINDOW)).expand(len(x_BTE), -1, -1)
+        k_B1SD = cache["keys"] = torch.cat((cache.get("keys", k_B1TD[:, :, :0]), k_B1TD), dim=2)
+        positions_BT1 = positions_T[:, None].expand(len(x_BTE), -1, -1)
+        distance_BTS = positions_BT1 - torch.arange(k_B1SD.shape[2], device=x_BTE.device)
+        mask_BTS = (distance_BTS >= 0) & (distance_BTS < $SLIDING_WINDOW)
         #if blocks
         entries_B1ND = self.compressor(x_BTE, cache, "entry")
-        blocks_N = torch.arange(entries_B1ND.shape[2], device=positions_T.device)
-        #if rotated
-        entries_B1NU, entries_B1NR = torch.split(entries_B1ND, widths, dim=-1)
-        entries_B1ND = torch.cat((entries_B1NU, $entry), dim=-1)
-        #end
         k_B1SD = torch.cat((k_B1SD, entries_B1ND), dim=2)
-        chosen_BTN = (blocks_N < (positions_T[:, None] + 1) // $BLOCK_SIZE).expand(len(x_BTE), -1, -1)  # full blocks
+        blocks_N = torch.arange(entries_B1ND.shape[2], device=x_BTE.device)
+        chosen_BTN = blocks_N < (positions_BT1 + 1) // $BLOCK_SIZE  # full blocks
         #if indexed
         #if $CHOOSES
-        scores_BTN = self.indexer(x_BTE, $source, positions_T, cache).masked_fill(~chosen_BTN, -torch.inf)
-        # The blocks with the highest scores; of equal ones, the first.
-        order_BTN = scores_BTN.sort(dim=-1, descending=True, stable=True).indices[..., :$TOP_K]
-        chosen_BTN = torch.zeros_like(scores_BTN).scatter(-1, order_BTN, 1).bool() & chosen_BTN
+        index_B1ND = self.indexer.compressor(x_BTE, cache, "index")
+        scores_BTN = self.indexer(x_BTE, $source, index_B1ND, positions_T)
+        scores_BTN = scores_BTN.masked_fill(~chosen_BTN, -torch.inf)
+        order_BTN = scores_BTN.argsort(dim=-1, descending=True, stable=True)[..., :$TOP_K]
+        chosen_BTN = torch.zeros_like(chosen_BTN).scatter(-1, order_BTN, True) & chosen_BTN
         #end
         #end
         mask_BTS = torch.cat((mask_BTS, chosen_BTN), dim=2)
         #end
-        scores_BHTS = q_BHTD @ k_B1SD.mT * $D_KEY**-0.5
-        scores_BHTS = scores_BHTS.masked_fill(~mask_BTS[:, None], -torch.inf)
+        scores_BHTS = (q_BHTD @ k_B1SD.mT * $D_KEY**-0.5).masked_fill(~mask_BTS[:, None], -torch.inf)
         #if sinks
         sinks_BHT1 = self.sinks[:, None, None].expand(*scores_BHTS.shape[:3], 1)
         weights_BHTS = torch.cat((scores_BHTS, sinks_BHT1), dim=-1).softmax(dim=-1)[..., :-1]
@@ -97,31 +93,18 @@ class $class_name(nn.Module):
         #if dropout
         weights_BHTS = F.dropout(weights_BHTS, $ATTENTION_DROPOUT, self.training)
         #end
-        y_BHTD = weights_BHTS @ k_B1SD
         #if rotated
-        y_BHTU, y_BHTR = torch.split(y_BHTD, widths, dim=-1)  # values are rotated as keys are
-        y_BHTD = torch.cat((y_BHTU, $back), dim=-1)
+        y_BHTD = $rotate_last(weights_BHTS @ k_B1SD, -positions_T$rotate_last_arguments)  # values are rotated as keys are
+        #else
+        y_BHTD = weights_BHTS @ k_B1SD
         #end
-        y_BTX = y_BHTD.transpose(1, 2).flatten(2)
         #if grouped
-        y_BTX = self.output_down(y_BTX)
+        y_BTGI = torch.unflatten(y_BHTD.transpose(1, 2).flatten(2), -1, ($N_GROUPS, -1))
+        down_GDI = torch.unflatten(self.output_down.weight, 0, ($N_GROUPS, -1))
+        return self.output(torch.einsum("btgi,gdi->btgd", y_BTGI, down_GDI).flatten(2))
+        #else
+        return self.output(y_BHTD.transpose(1, 2).flatten(2))
         #end
-        return self.output(y_BTX)
-'''
-
-_GROUPED = '''
-class $class_name(nn.Module):
-    """A projection of each group of heads' outputs."""
-
-    def __init__(self$parameters) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros($OUTPUT_GROUPS * $OUTPUT_RANK, $N_HEADS * $D_KEY // $OUTPUT_GROUPS))
-
-    def forward(self, x_BTX: Tensor) -> Tensor:
-        """Project the groups one by one, (B, T, H D) to (B, T, groups R)."""
-        x_BTGI = torch.unflatten(x_BTX, -1, ($OUTPUT_GROUPS, -1))
-        weight_GRI = torch.unflatten(self.weight, 0, ($OUTPUT_GROUPS, -1))
-        return torch.einsum("btgi,gri->btgr", x_BTGI, weight_GRI).flatten(2)
 '''
 
 _FIELDS = (
@@ -158,18 +141,14 @@ def compressed(spec: CompressedSpec, context: WritingContext) -> Written:
     # Layers whose blocks are not chosen are written as those with an indexer, so that one class serves both.
     others = (layer.attention for layer in context.layers if isinstance(layer.attention, type(spec)))
     indexed = blocks and (spec.indexed or any(each.indexed for each in others))
-    parts = {"append_to": append_to, "kv_norm": written(spec.norm, context, dim=Name("$D_KEY"))}
-    calls = {}
+    parts = {"kv_norm": written(spec.norm, context, dim=Name("$D_KEY"))}
     if position is not None:
-        parts |= position_parts(position)
-        key = position.calls["key"]
-        calls = {"query": position.call("query", x="q_BHTR"), "key": position.call("key", x="k_B1TR")}
-        calls["entry"] = key.replace("$x", "entries_B1NR").replace("positions_T", "$BLOCK_SIZE * blocks_N")
-        calls["back"] = key.replace("$x", "y_BHTR").replace("positions_T", "-positions_T")
+        same = position.calls["query"] == position.calls["key"]
+        parts["rotate_last"] = rotate_last(spec, position)
+        parts["rotate_query"] = parts["rotate_last"] if same else rotate_last(spec, position, "query")
     settings = {
         "N_HEADS": Setting(spec.n_heads, "heads"),
         "D_KEY": Setting(spec.d_head, "features of a query and of the key that heads share"),
-        "D_SHARED": Setting(spec.d_rotary, "features of a query and key with position"),
         "SLIDING_WINDOW": Setting(spec.sliding_window, "tokens that a token attends to one by one, itself included"),
     }
     if spec.q_rank is not None:
@@ -178,25 +157,23 @@ def compressed(spec: CompressedSpec, context: WritingContext) -> Written:
     if spec.q_norm is not None:
         parts["query_norm"] = written(spec.q_norm, context, dim=Name("$D_KEY"))
     if blocks:
-        settings["BLOCK_SIZE"] = Setting(spec.block_size, "tokens of a compressed block")
-        parts["compressor"] = compressor(spec, context, Setting(spec.d_head, "features of a compressed entry"))
+        settings |= block_settings(spec)
+        parts["compressor"] = compressor(spec, context, position, "D_KEY")
     if indexed:
         settings["CHOOSES"] = Setting(spec.indexed, "whether an indexer chooses blocks")
     if spec.indexed:
-        settings["TOP_K"] = Setting(spec.top_k, "blocks that a query attends to, those with the highest scores")
+        settings["TOP_K"] = Setting(
+            spec.top_k, "blocks that a query attends to, with the highest scores; of equal ones, the first"
+        )
         parts["indexer"] = indexer(spec, context, position)
     if spec.dropout:
         settings["ATTENTION_DROPOUT"] = Setting(spec.dropout, "share of the attention weights dropped in training")
     d_out = "$N_HEADS * $D_KEY"
     if spec.output_rank is not None:
-        groups = {
-            "OUTPUT_GROUPS": Setting(spec.output_groups, "groups of heads whose outputs are projected apart"),
-            "OUTPUT_RANK": Setting(spec.output_rank, "features that a group's outputs are projected to"),
-        }
-        shared = {name: settings[name] for name in ("N_HEADS", "D_KEY")}
-        parts["grouped_down"] = Written("GroupedDown", fill(_GROUPED), settings={**groups, **shared}, section="attention")
-        settings |= groups
-        d_out = "$OUTPUT_GROUPS * $OUTPUT_RANK"
+        settings["N_GROUPS"] = Setting(spec.output_groups, "groups of heads whose outputs are projected apart")
+        settings["GROUP_RANK"] = Setting(spec.output_rank, "features that a group's outputs are projected to")
+        d_out = "$N_GROUPS * $GROUP_RANK"
+    and_blocks = f" and to {'chosen ' if indexed else ''}blocks of earlier ones" if blocks else ""
     text = fill(
         _CLASS,
         q_rank=spec.q_rank is not None,
@@ -212,12 +189,7 @@ def compressed(spec: CompressedSpec, context: WritingContext) -> Written:
         q_up=linear(context, "D_MODEL" if spec.q_rank is None else "$Q_RANK", "$N_HEADS * $D_KEY", bias=False),
         kv=linear(context, "D_MODEL", "$D_KEY", bias=False),
         projection=linear(context, d_out, "D_MODEL", bias=False),
-        **{
-            "and": " and to entries of earlier blocks" + (", which an indexer may choose" if indexed else "")
-            if blocks
-            else ""
-        },
-        **calls,
+        **{"and": and_blocks},
     )
     variant = "Compressed" if blocks else "Window"
     return Written("Attention", text, settings=settings, parts=parts, section="attention", variant=variant, fields=_FIELDS)

@@ -2,47 +2,69 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
-from gptkit.components.attention.written.parts import append_to, position_parts
+from gptkit.components.attention.written.parts import position_parts
 from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, linear, written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.compressed import CompressedSpec
 
-__all__ = ["compressor", "indexer"]
+__all__ = ["block_settings", "compressor", "indexer", "rotate_last"]
+
+_ROTATE = '''
+def $class_name(x_BHTD: Tensor, positions_T: Tensor$parameters) -> Tensor:
+    """Rotate the last features, (B, H, T, D) to (B, H, T, D)."""
+    rotated_BHTR = $rotated
+    return torch.cat((x_BHTD[..., :-$D_SHARED], rotated_BHTR), dim=-1)
+'''
 
 _COMPRESSOR = '''
 class $class_name(nn.Module):
-    """Entries of blocks of tokens: sums of projected tokens, weighted by a softmax over the tokens for each feature."""
+    """Entries of blocks: sums of projected tokens, weighted by a softmax for each feature."""
 
     def __init__(self$parameters) -> None:
         super().__init__()
+        #if differ
+        width = 2 * $D_ENTRY if $OVERLAPS else $D_ENTRY
+        #end
         self.content = $content
         self.gate = $gate
-        self.position_bias = nn.Parameter(torch.zeros($BLOCK_SIZE, $SERIES * $D_ENTRY))
+        self.position_bias = nn.Parameter(torch.zeros($BLOCK_SIZE, $width))
         self.norm = $norm
 
     def forward(self, x_BTE: Tensor, cache: dict[str, Tensor], name: str) -> Tensor:
         """Return the entries of the full blocks so far, (B, T, E) to (B, 1, N, D)."""
-        content_BSW = $append_to(cache, f"{name}_contents", self.content(x_BTE)[:, None])[:, 0]
-        gate_BSW = $append_to(cache, f"{name}_gates", self.gate(x_BTE)[:, None])[:, 0]
-        n_blocks = content_BSW.shape[1] // $BLOCK_SIZE
-        n_tokens = n_blocks * $BLOCK_SIZE
-        content_BNMW = torch.unflatten(content_BSW[:, :n_tokens], 1, (n_blocks, $BLOCK_SIZE))
-        gate_BNMW = torch.unflatten(gate_BSW[:, :n_tokens], 1, (n_blocks, $BLOCK_SIZE))
-        gate_BNMW = gate_BNMW + self.position_bias
-        #if $OVERLAPS
-        # Half of the features are for the entry of the next block; the first block has no previous one.
-        before_BNMD, content_BNMD = content_BNMW.chunk(2, dim=-1)
-        gate_before_BNMD, gate_BNMD = gate_BNMW.chunk(2, dim=-1)
-        one_block = (0, 0, 0, 0, 1, 0)
-        content_BNMW = torch.cat((F.pad(before_BNMD, one_block)[:, :-1], content_BNMD), dim=2)
-        gate_before_BNMD = F.pad(gate_before_BNMD, one_block, value=-torch.inf)[:, :-1]
-        gate_BNMW = torch.cat((gate_before_BNMD, gate_BNMD), dim=2)
+        x_B2TD = torch.stack((self.content(x_BTE), self.gate(x_BTE)), dim=1)
+        x_B2SD = cache[name] = torch.cat((cache.get(name, x_B2TD[:, :, :0]), x_B2TD), dim=2)
+        n_blocks = x_B2SD.shape[2] // $BLOCK_SIZE
+        x_B2SD = x_B2SD[:, :, : n_blocks * $BLOCK_SIZE]
+        x_BNMD, gate_BNMD = torch.unflatten(x_B2SD, 2, (n_blocks, $BLOCK_SIZE)).unbind(1)
+        gate_BNMD = gate_BNMD + self.position_bias
+        #if differ
+        if $OVERLAPS:
+            # Half of the features are for the next block's entry; before the first block is none.
+            before_BNMD, x_BNMD = x_BNMD.chunk(2, dim=-1)
+            gate_before_BNMD, gate_BNMD = gate_BNMD.chunk(2, dim=-1)
+            gate_before_BNMD = F.pad(gate_before_BNMD, (0, 0, 0, 0, 1, 0), value=-torch.inf)[:, :-1]
+            x_BNMD = torch.cat((before_BNMD.roll(1, dims=1), x_BNMD), dim=2)
+            gate_BNMD = torch.cat((gate_before_BNMD, gate_BNMD), dim=2)
+        #elif overlaps
+        # Half of the features are for the next block's entry; before the first block is none.
+        before_BNMD, x_BNMD = x_BNMD.chunk(2, dim=-1)
+        gate_before_BNMD, gate_BNMD = gate_BNMD.chunk(2, dim=-1)
+        gate_before_BNMD = F.pad(gate_before_BNMD, (0, 0, 0, 0, 1, 0), value=-torch.inf)[:, :-1]
+        x_BNMD = torch.cat((before_BNMD.roll(1, dims=1), x_BNMD), dim=2)
+        gate_BNMD = torch.cat((gate_before_BNMD, gate_BNMD), dim=2)
         #end
-        entries_BND = torch.sum(content_BNMW * gate_BNMW.softmax(dim=2), dim=2)
+        entries_BND = torch.sum(x_BNMD * gate_BNMD.softmax(dim=2), dim=2)
+        #if rotated
+        positions_N = $BLOCK_SIZE * torch.arange(n_blocks, device=x_BTE.device)
+        return $rotate_last(self.norm(entries_BND)[:, None], positions_N$rotate_last_arguments)
+        #else
         return self.norm(entries_BND)[:, None]
+        #end
 '''
 
 _INDEXER = '''
@@ -55,44 +77,67 @@ class $class_name(nn.Module):
         self.weights = nn.Linear(D_MODEL, $INDEX_HEADS, bias=False)
         self.compressor = $index_compressor
 
-    def forward(self, x_BTE: Tensor, q_BTC: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
-        """Return the scores of the full blocks so far for each query, (B, T, N)."""
+    def forward(self, x_BTE: Tensor, q_BTC: Tensor, k_B1ND: Tensor, positions_T: Tensor) -> Tensor:
+        """Return the scores of blocks with these keys for each query, (B, T, N)."""
         q_BHTD = self.query(q_BTC).unflatten(-1, ($INDEX_HEADS, -1)).transpose(1, 2)
-        k_B1ND = self.compressor(x_BTE, cache, "index")
-        #if rotated
-        blocks_N = torch.arange(k_B1ND.shape[2], device=positions_T.device)
-        widths = [$D_INDEX - $D_SHARED, $D_SHARED]  # the last features are rotated
-        q_BHTU, q_BHTR = torch.split(q_BHTD, widths, dim=-1)
-        k_B1NU, k_B1NR = torch.split(k_B1ND, widths, dim=-1)
-        q_BHTD = torch.cat((q_BHTU, $rotated_query), dim=-1)
-        k_B1ND = torch.cat((k_B1NU, $rotated_key), dim=-1)
-        #end
-        scores_BHTN = torch.relu(q_BHTD @ k_B1ND.mT * $D_INDEX**-0.5)
-        weights_BTH = self.weights(x_BTE) * $INDEX_HEADS**-0.5
-        return torch.sum(scores_BHTN * weights_BTH.mT[..., None], dim=1)
+        scores_BHTN = torch.relu($rotated_query @ k_B1ND.mT * $D_INDEX**-0.5)
+        return torch.einsum("bhtn,bth->btn", scores_BHTN, self.weights(x_BTE) * $INDEX_HEADS**-0.5)
 '''
 
 
-def compressor(spec: CompressedSpec, context: WritingContext, width: Setting) -> Written:
-    """Return what computes entries, as a class.
+def rotate_last(spec: CompressedSpec, position: Written, purpose: str = "key") -> Written:
+    """Return the function that rotates the last features of a query or a key.
 
     Args:
-        width: features of an entry.
+        position: the function that rotates.
+        purpose: "key", or "query".
     """
-    projection = linear(context, "D_MODEL", "$SERIES * $D_ENTRY", bias=False)
-    text = fill(_COMPRESSOR, content=projection, gate=projection)
-    settings = {
-        "D_ENTRY": width,
-        "BLOCK_SIZE": Setting(spec.block_size, "tokens of a compressed block"),
-        "SERIES": Setting(2 if spec.overlap else 1, "entries that a token contributes to"),
-        "OVERLAPS": Setting(spec.overlap, "whether an entry has the tokens of the previous block too"),
-    }
-    parts = {"append_to": append_to, "norm": written(spec.norm, context, dim=Name("$D_ENTRY"))}
+    if "LAST" in position.settings and position.calls["query"] == position.calls["key"]:
+        last = {"LAST": Setting(True), "D_LAST": Setting(spec.d_rotary, "features with position, the last ones")}
+        return dataclasses.replace(position, settings={**position.settings, **last})
+    text = fill(_ROTATE, rotated=position.call(purpose, x="x_BHTD[..., -$D_SHARED:]"))
+    settings = {"D_SHARED": Setting(spec.d_rotary, "features of a query and key with position")}
+    return Written("rotate_last", text, settings=settings, parts=position_parts(position), section="position")
+
+
+def compressor(spec: CompressedSpec, context: WritingContext, position: Written | None, width: str) -> Written:
+    """Return what computes entries, as a class. Its user has the settings of blocks.
+
+    Args:
+        position: the function that rotates; None without one.
+        width: the user's setting of the features of an entry.
+    """
+    others = [layer.attention for layer in context.layers if isinstance(layer.attention, type(spec))]
+    differ = any(each.overlap != spec.overlap for each in others if each.block_size is not None)
+    projected = "width" if differ else "2 * $D_ENTRY" if spec.overlap else "$D_ENTRY"
+    projection = linear(context, "D_MODEL", projected, bias=False)
+    text = fill(
+        _COMPRESSOR,
+        content=projection,
+        gate=projection,
+        width=projected,
+        differ=differ,
+        overlaps=spec.overlap,
+        rotated=position is not None,
+    )
+    settings = {name: Setting(Name(f"${name}")) for name in block_settings(spec)}
+    settings["D_ENTRY"] = Setting(Name(f"${width}"))
+    parts = {"norm": written(spec.norm, context, dim=Name("$D_ENTRY"))}
+    if position is not None:
+        parts["rotate_last"] = rotate_last(spec, position)
     return Written("Compressor", text, settings=settings, parts=parts, section="attention")
 
 
+def block_settings(spec: CompressedSpec) -> dict[str, Setting]:
+    """Return the settings of blocks, which a class passes on to its parts."""
+    return {
+        "BLOCK_SIZE": Setting(spec.block_size, "tokens of a compressed block"),
+        "OVERLAPS": Setting(spec.overlap, "whether an entry has the tokens of the previous block too"),
+    }
+
+
 def indexer(spec: CompressedSpec, context: WritingContext, position: Written | None) -> Written:
-    """Return what scores blocks, as a class.
+    """Return what scores blocks, as a class. Its user has the settings of blocks.
 
     Args:
         position: the function that rotates; None without one.
@@ -100,20 +145,16 @@ def indexer(spec: CompressedSpec, context: WritingContext, position: Written | N
     settings = {
         "INDEX_HEADS": Setting(spec.index_heads, "heads of the indexer"),
         "D_INDEX": Setting(spec.d_index, "features of a query and key of the indexer"),
-        "D_SHARED": Setting(spec.d_rotary, "features of a query and key with position"),
-        "BLOCK_SIZE": Setting(spec.block_size, "tokens of a compressed block"),
+        **{name: Setting(Name(f"${name}")) for name in block_settings(spec)},
     }
     source = "D_MODEL"
     if spec.q_rank is not None:
         source = "$Q_RANK"
         settings["Q_RANK"] = Setting(spec.q_rank, "features of the vector that queries are computed from")
-    parts = {"index_compressor": compressor(spec, context, Setting(spec.d_index, "features of an entry of the indexer"))}
-    calls = {"rotated_query": "", "rotated_key": ""}
+    parts = {"index_compressor": compressor(spec, context, position, "D_INDEX")}
     if position is not None:
-        parts |= position_parts(position)
-        key = position.calls["key"]
-        calls["rotated_query"] = key.replace("$x", "q_BHTR")
-        calls["rotated_key"] = key.replace("$x", "k_B1NR").replace("positions_T", "$BLOCK_SIZE * blocks_N")
+        parts["rotate_last"] = rotate_last(spec, position)
     query = linear(context, source, "$INDEX_HEADS * $D_INDEX", bias=False)
-    text = fill(_INDEXER, query=query, rotated=position is not None, **calls)
+    rotated = "q_BHTD" if position is None else "$rotate_last(q_BHTD, positions_T$rotate_last_arguments)"
+    text = fill(_INDEXER, query=query, rotated_query=rotated)
     return Written("Indexer", text, settings=settings, parts=parts, section="attention", variant="Block")

@@ -15,10 +15,7 @@ __all__ = ["manifold_hyper_connections"]
 
 _WEIGHTS = '''
 class $class_name(nn.Module):
-    """Weights by which a branch reads$and_mix writes the residual streams, computed from all of them.
-
-    The sizes are the numbers of weights: to read, to write$and_size.
-    """
+    """Weights to read, to write$and_size the residual streams, in numbers of these sizes."""
 
     def __init__(self$parameters) -> None:
         super().__init__()
@@ -28,51 +25,47 @@ class $class_name(nn.Module):
         #if read_bias
         self.bias.data[:$N_STREAMS] = $READ_BIAS
         #end
+        #if gate
         self.scale = nn.Parameter(torch.full((len($SIZES),), $STREAM_GATE))
+        #else
+        self.scale = nn.Parameter(torch.ones(len($SIZES)))
+        #end
 
     def forward(self, streams_BTNE: Tensor) -> list[Tensor]:
         """Return the branch's input, (B, T, N, E) to (B, T, E), and the weights of its output."""
-        x_BTX = streams_BTNE.flatten(2)
-        scale_BT1 = torch.rsqrt(x_BTX.square().mean(dim=-1, keepdim=True) + $STREAM_NORM_EPS)
-        projected = torch.split(F.linear(x_BTX * scale_BT1, self.weight), self.sizes, dim=-1)
+        x_BTX = F.rms_norm(streams_BTNE.flatten(2), ($N_STREAMS * D_MODEL,), eps=$STREAM_NORM_EPS)
+        projected = torch.split(F.linear(x_BTX, self.weight), self.sizes, dim=-1)
         groups = zip(projected, self.scale, torch.split(self.bias, self.sizes), strict=True)
         read_BTN, *others = (part * scale + bias for part, scale, bias in groups)
-        h_BTE = ((read_BTN.sigmoid() + $STREAM_EPS)[..., None] * streams_BTNE).sum(dim=2)
         #if mixes
-        return [h_BTE, *others]
+        return [((read_BTN.sigmoid() + $STREAM_EPS)[..., None] * streams_BTNE).sum(dim=2), *others]
         #else
+        h_BTE = ((read_BTN.sigmoid() + $STREAM_EPS)[..., None] * streams_BTNE).sum(dim=2)
         return [h_BTE, *($weights for write_BTN in others)]
         #end
 '''
 
 _WRITE = '''
-def $class_name(streams_BTNE: Tensor, y_BTE: Tensor, write_BTN: Tensor, mix_BTX: Tensor$parameters) -> Tensor:
+def $class_name(x_BTNE: Tensor, y_BTE: Tensor, write_BTN: Tensor, mix_BTX: Tensor$parameters) -> Tensor:
     """Mix the streams, and add the output of a branch, (B, T, E) to (B, T, N, E)."""
     mix_BTNN = torch.unflatten(mix_BTX, -1, ($N_STREAMS, -1)).softmax(dim=-1) + $STREAM_EPS
-    # Sinkhorn's algorithm: rows and columns are scaled in turn until both sum up to 1.
-    mix_BTNN = mix_BTNN / (mix_BTNN.sum(dim=-2, keepdim=True) + $STREAM_EPS)
-    for _ in range($SINKHORN_ITERATIONS - 1):
-        mix_BTNN = mix_BTNN / (mix_BTNN.sum(dim=-1, keepdim=True) + $STREAM_EPS)
-        mix_BTNN = mix_BTNN / (mix_BTNN.sum(dim=-2, keepdim=True) + $STREAM_EPS)
-    streams_BTNE = mix_BTNN.transpose(-2, -1) @ streams_BTNE
+    # Sinkhorn's algorithm: columns and rows are scaled in turn until both sum up to 1.
+    for step in range(2 * $SINKHORN_ITERATIONS - 1):
+        mix_BTNN = mix_BTNN / (mix_BTNN.sum(dim=step % 2 - 2, keepdim=True) + $STREAM_EPS)
+    #if write_eps
     write_BTN = $weights
-    return streams_BTNE + write_BTN[..., None] * y_BTE[:, :, None]
+    return mix_BTNN.mT @ x_BTNE + write_BTN[..., None] * y_BTE[:, :, None]
+    #else
+    return mix_BTNN.mT @ x_BTNE + $weights[..., None] * y_BTE[:, :, None]
+    #end
 '''
 
 _BLOCK = '''
 class $class_name(nn.Module):
-    """One layer with several residual streams, which its branches read$and_mix write.
-    #if passes
-
-    The first layer creates the streams, (B, T, E) to (B, T, N, E), and the last one merges them.
-    #end
-    """
+    """One layer with several residual streams, which its branches read$and_mix write."""
 
     def __init__(self$parameters) -> None:
         super().__init__()
-        #if passes
-        self.is_first = $LAYER == 0
-        #end
         self.attention_norm = $attention_norm
         self.attention = $attention
         self.feedforward_norm = $feedforward_norm
@@ -84,7 +77,7 @@ class $class_name(nn.Module):
     #if passes
     def forward(self, x_BTNE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Transform the tokens at these positions, (B, T, N, E) to (B, T, N, E)."""
-        if self.is_first:
+        if x_BTNE.ndim == 3:  # the first layer creates the streams, and the last one merges them
             x_BTNE = x_BTNE[:, :, None].expand(-1, -1, $N_STREAMS, -1)
     #else
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
@@ -164,9 +157,9 @@ def manifold_hyper_connections(spec: ManifoldHyperConnectionsSpec, context: Writ
         text = fill(
             _WEIGHTS,
             read_bias=bool(spec.read_bias),
+            gate=spec.gate != 1,
             mixes=mixes,
-            and_mix=", mixes and" if mixes else " and",
-            and_size=", to mix" if mixes else "",
+            and_size=" and to mix" if mixes else "",
             weights=weights,
         )
         return Written("StreamMixing", text, settings={**write, **eps, **initial, **own}, section="block")
@@ -188,7 +181,9 @@ def manifold_hyper_connections(spec: ManifoldHyperConnectionsSpec, context: Writ
         "collapse": stream_weights("$N_STREAMS,"),
     }
     if mixes:
-        parts["write"] = Written("write_streams", fill(_WRITE, weights=weights), settings=write, section="block")
+        parts["write"] = Written(
+            "write_streams", fill(_WRITE, weights=weights, write_eps=bool(spec.write_eps)), settings=write, section="block"
+        )
     text = fill(
         _BLOCK,
         passes=passes,

@@ -21,7 +21,6 @@ class $class_name(nn.Module):
     def __init__(self$parameters) -> None:
         super().__init__()
         #if experts
-        # The matrices of all experts, stacked: (experts, outputs, inputs).
         $up_name = torch.empty($N_EXPERTS, $d_up, D_MODEL).uniform_(-1, 1) * D_MODEL**-0.5
         down = torch.empty($N_EXPERTS, D_MODEL, $D_EXPERT).uniform_(-1, 1) * $D_EXPERT**-0.5
         #end

@@ -61,7 +61,9 @@ class $class_name(nn.Module):
     def forward(self, x_BTE: Tensor$call) -> Tensor:
         """Transform each token by its experts, (B, T, E) to (B, T, E)."""
         x_NE = x_BTE.flatten(0, 1)
-        #if reads
+        #if by_id
+        experts_NK, weights_NK = self.router(x_NE, cache.shared["ids"].flatten())
+        #elif reads
         #if $ROUTES_IDS
         experts_NK, weights_NK = self.router(x_NE, cache.shared["ids"].flatten())
         #else
@@ -132,7 +134,8 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         width = Setting(spec.latent, "features of the vectors that experts transform")
         form = _narrowed(form, width)
     parts = {"router": _router(spec, context), "experts": form}
-    reads = _reads_ids(spec, context)
+    by_id = "BY_ID" in parts["router"].settings  # routers are one class, to which the ids are passed in all layers
+    reads = by_id or _reads_ids(spec, context)
     if spec.shared is not None:
         parts["shared"] = written(spec.shared, context)
     if spec.output_norm is not None:
@@ -154,8 +157,9 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         gate=spec.shared_gate,
         on_input=spec.weights_on == "input",
         result=result,
-        call=", positions_T: Tensor, cache: Any" if reads else "",
+        call=", positions_T: Tensor, cache: dict[str, Tensor]" if reads else "",
         reads=reads,
+        by_id=by_id,
         normed=spec.output_norm is not None,
         output_bias=spec.output_bias,
         branches=spec.branch_norm is not None,

@@ -25,12 +25,11 @@ class $class_name(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize vectors, (..., D) to (..., D); the mean is computed in fp32."""
-        mean_square = x.float().square().mean(dim=-1, keepdim=True)
-        normalized = x.float() * torch.rsqrt(mean_square + $NORM_EPS)
+        scale = torch.rsqrt(x.float().square().mean(dim=-1, keepdim=True) + $NORM_EPS)
         #if cast_first
-        return normalized.to(x.dtype) * $factor
+        return (x.float() * scale).to(x.dtype) * $factor
         #else
-        return (normalized * $factor_fp32).to(x.dtype)
+        return (x.float() * scale * $factor_fp32).to(x.dtype)
         #end
 '''
 

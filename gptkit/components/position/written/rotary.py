@@ -14,10 +14,17 @@ __all__ = ["rotary"]
 
 _FUNCTION = '''
 def $class_name(x_BHTD: Tensor, positions_T: Tensor$parameters) -> Tensor:
+    #if partial
     """Rotary position: rotate pairs of features by angles proportional to the position.
 
-    $pairs
+    $pairs; the first D_ROTARY features are rotated.
     """
+    #else
+    """Rotate pairs of features, $pairs, by angles proportional to the position."""
+    #end
+    #if $LAST
+    first_BHTD, x_BHTD = x_BHTD[..., :-$D_LAST], x_BHTD[..., -$D_LAST:]
+    #end
     #if partial
     x_BHTD, unrotated_BHTD = x_BHTD[..., :$D_ROTARY], x_BHTD[..., $D_ROTARY:]
     #end
@@ -38,15 +45,24 @@ def $class_name(x_BHTD: Tensor, positions_T: Tensor$parameters) -> Tensor:
     #end
     #if interleaved
     a, b = x_BHTD[..., 0::2], x_BHTD[..., 1::2]
-    $result torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
     #else
     a, b = x_BHTD.chunk(2, dim=-1)
-    $result torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
     #end
+    #if $LAST
+    rotated_BHTD = $rotated
+    return torch.cat((first_BHTD, rotated_BHTD$rest), dim=-1)
+    #else
     #if partial
-    return torch.cat((rotated_BHTD, unrotated_BHTD), dim=-1)
+    rotated_BHTD = $rotated
+    return torch.cat((rotated_BHTD$rest), dim=-1)
+    #else
+    return $rotated
+    #end
     #end
 '''
+
+_INTERLEAVED = "torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)"
+_HALVES = "torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)"
 
 _SCALED = "$scaling(frequencies)"
 """The line of layers with scaled frequencies, which others have too, so that one function serves both."""
@@ -68,21 +84,22 @@ def rotary(spec: RotarySpec, context: WritingContext, heads: HeadShape) -> Writt
     partial = d_rotary < heads.d_head
     scaling = None if spec.scaling is None else written(spec.scaling, context, base=spec.base, d_rotary=d_rotary)
     amplitude = 1.0 if spec.scaling is None else spec.scaling.amplitude(context)
-    pairs = "Features 2i and 2i + 1 are a pair" if spec.layout == "interleaved" else "Features i and i + D/2 are a pair"
-    shapes = "x is (B, heads, T, D), and so is the result."
+    pairs = "2i and 2i + 1" if spec.layout == "interleaved" else "i and i + D/2"
     text = fill(
         _FUNCTION,
         partial=partial,
-        result="rotated_BHTD =" if partial else "return",
+        rotated=_INTERLEAVED if spec.layout == "interleaved" else _HALVES,
+        rest=", unrotated_BHTD" if partial else "",
         scaled=_SCALED if scaling is None else scaling.call("scale", frequencies="frequencies"),
         amplitude="" if amplitude == 1 else repr(amplitude),
         reverse=spec.reverse,
         interleaved=spec.layout == "interleaved",
-        pairs=pairs + ("; the first D_ROTARY features are rotated." if partial else f"; {shapes}"),
+        pairs=f"Features {pairs} are a pair" if partial else pairs,
     )
     settings = {
         "ROTARY_BASE": Setting(spec.base, "base of the rotary frequencies"),
         "SCALED": Setting(scaling is not None, "whether frequencies are scaled"),
+        "LAST": Setting(False, "whether a head has more features, of which the last ones are rotated"),
     }
     if partial:
         settings["D_ROTARY"] = Setting(d_rotary, "features of a head that are rotated")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+from gptkit.components.router.written.functions import FUNCTIONS, SHORT
+from gptkit.components.router.written.hashed import hashed, hashes_in_other_layers
 from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
 
 if TYPE_CHECKING:
@@ -13,16 +16,7 @@ if TYPE_CHECKING:
     from gptkit.components.router.top_k_softmax import TopKSoftmaxSpec
     from gptkit.ops.routing import ExpertScore
 
-__all__ = ["FUNCTIONS", "SHORT", "grouped", "sparsemixer", "top_k_softmax"]
-
-FUNCTIONS: Mapping[ExpertScore, str] = {
-    "softmax": "logits_NX.softmax(dim=-1)",
-    "sigmoid": "logits_NX.sigmoid()",
-    "sqrt-softplus": "F.softplus(logits_NX).sqrt()",
-}
-"""Expressions of the scores."""
-SHORT = {"sqrt-softplus": "√softplus"}
-"""Names of functions in comments, where they differ."""
+__all__ = ["grouped", "sparsemixer", "top_k_softmax"]
 
 _CLASS = '''
 class $class_name(nn.Module):
@@ -133,6 +127,9 @@ def grouped(
         by_logit: whether experts are selected by W x, not by the function of it.
         more: further fields of the spec that are written.
     """
+    if hashes_in_other_layers(spec, context):
+        names = (*_SCORED_FIELDS, *_GROUPED_FIELDS, *more)
+        return dataclasses.replace(hashed(spec, context, n_experts, scores), variant="", fields=names)
     groups = spec.top_groups < spec.n_groups
     selection_bias = spec.selection_bias or spec.bias_rate > 0
     function = FUNCTIONS[scores]
