@@ -223,6 +223,15 @@ SPECS: dict[str, dict[str, Any]] = {
             {"feedforward": {"router": "sigmoid"}},
         ],
     },
+    "routers-by-id-or-score": {
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 5,
+            "router": {"name": "hash", "table": True, "score": "sigmoid"},
+            "expert": {"name": "gated", "d_hidden": 12},
+        },
+        "layers": [{}, {"feedforward": {"router": {"name": "sigmoid", "selection_bias": True}}}],
+    },
     "compressed": {
         "attention": {
             "name": "compressed",
