@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -224,23 +225,33 @@ def test_conditions_on_settings_that_differ_are_branches() -> None:
     assert set(uses[0].parts) == {"other"}
 
 
-@pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed")
+@pytest.mark.skipif(find_spec("ruff") is None, reason="ruff is not installed")
 def test_presets_are_formatted(tmp_path: Path) -> None:
     for index, text in enumerate(presets_written_and_refused()[0].values()):
         (tmp_path / f"model_{index}.py").write_text(text, encoding="utf-8")
     rules = "A,B,C4,E,F,FA,I,PIE,SIM,UP,W"
     for command in (["check", "--select", rules], ["format", "--diff"]):
         options = ["--isolated", "--line-length", "100", "--no-cache"]
-        done = subprocess.run(["ruff", *command, *options, tmp_path], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *options, tmp_path], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("mypy") is None, reason="mypy is not installed")
+@pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed")
 def test_presets_are_typed(tmp_path: Path) -> None:
     for index, text in enumerate(presets_written_and_refused()[0].values()):
         (tmp_path / f"model_{index}.py").write_text(text, encoding="utf-8")
-    command = ["mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        f"--cache-dir={tmp_path / 'cache'}",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 

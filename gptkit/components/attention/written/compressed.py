@@ -132,7 +132,7 @@ def compressed(spec: CompressedSpec, context: WritingContext) -> Written:
     """Return the attention as a class, and what compresses and chooses blocks. The indexer's loss is not written."""
     assert spec.n_heads is not None
     position, sometimes = relative_position(context, HeadShape(spec.n_heads, 1, spec.d_rotary))
-    if sometimes or (position is not None and not position.is_function):
+    if sometimes or (position is not None and not (position.is_function and "key" in position.calls)):
         raise NotWrittenError(
             f"attention {spec.name!r} cannot be written out with position {context.parts.position.name!r}",
             hint="Choose position rotary or none, the same for all layers.",

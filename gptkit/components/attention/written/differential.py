@@ -57,7 +57,7 @@ class $class_name(nn.Module):
 '''
 
 _END = """
-        first, second = y_BHTD.unflatten(1, ($N_KV_HEADS, 2, -1)).unbind(2)
+        first, second = torch.unflatten(y_BHTD, 1, ($N_KV_HEADS, 2, -1)).unbind(2)
         factor = torch.exp((self.lambda_q1 * self.lambda_k1).sum())
         factor = factor - torch.exp((self.lambda_q2 * self.lambda_k2).sum()) + $LAMBDA_INIT
         y_BHTD = (first - factor * second).flatten(1, 2)

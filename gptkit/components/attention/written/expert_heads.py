@@ -50,7 +50,7 @@ class $class_name(nn.Module):
             q_MU = F.linear(x_NE[tokens_M], self.query["weight"][expert])
             q_NKU = q_NKU.index_put((tokens_M, choices_M), q_MU)
         # For each key head, the queries of all chosen experts.
-        q_BTKHD = q_NKU.unflatten(-1, (-1, $D_HEAD)).unflatten(0, x_BTE.shape[:2])
+        q_BTKHD = torch.unflatten(torch.unflatten(q_NKU, -1, (-1, $D_HEAD)), 0, x_BTE.shape[:2])
         q_BHTD = q_BTKHD.permute(0, 3, 2, 1, 4).flatten(1, 2)
         k_BTU, v_BTU = self.kv(x_BTE).chunk(2, dim=-1)
         k_BHTD = k_BTU.unflatten(-1, (-1, $D_HEAD)).transpose(1, 2)
@@ -69,7 +69,7 @@ class $class_name(nn.Module):
 '''
 
 _END = """
-        y_BTKHD = y_BHTD.unflatten(1, ($N_KV_HEADS, -1)).permute(0, 3, 2, 1, 4)
+        y_BTKHD = torch.unflatten(y_BHTD, 1, ($N_KV_HEADS, -1)).permute(0, 3, 2, 1, 4)
         y_NKU = y_BTKHD.reshape(*experts_NK.shape, -1)
         y_NE = torch.zeros_like(x_NE)
         for expert in range($N_EXPERTS):

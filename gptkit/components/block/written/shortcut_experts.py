@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
+from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, written
 
 if TYPE_CHECKING:
     from gptkit.components.block.shortcut_experts import ShortcutExpertsSpec
@@ -34,12 +34,22 @@ class $class_name(nn.Module):
         mixed_BTE = self.attention[1](self.attention_norm[1](x_BTE), positions_T, cache.part("second"))
         x_BTE = x_BTE + $mixed
         fed_BTE = $second
-        return x_BTE + $fed + $experts_output
+        y_BTE: Tensor = x_BTE + $fed + $experts_output
+        return y_BTE
 '''
 
 
 def shortcut_experts(spec: ShortcutExpertsSpec, context: WritingContext) -> Written:
-    """Return the block as a class."""
+    """Return the block as a class.
+
+    Raises:
+        NotWrittenError: the second attention uses the first one's keys and values, and so has other weights.
+    """
+    if getattr(context.parts.attention, "reuse_kv", False):
+        raise NotWrittenError(
+            f"block {spec.name!r} cannot be written out with an attention that reuses keys and values",
+            hint="Set attention.reuse_kv: false in the layers of this block.",
+        )
     parts = {
         name: written(context.parts.norm, context, dim=Name("D_MODEL")) for name in ("attention_norm", "feedforward_norm")
     }

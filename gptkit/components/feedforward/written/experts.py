@@ -90,7 +90,7 @@ class $class_name(nn.Module):
         #if identities
         # The other experts return their input.
         weights_N1 = weights_NK.masked_fill(experts_NK < $N_EXPERTS, 0).sum(dim=1, keepdim=True)
-        y_NE = y_NE + weights_N1 * x_NE
+        y_NE = torch.addcmul(y_NE, weights_N1, x_NE)
         #end
         #if latent
         y_NE = self.latent_up(y_NE)
