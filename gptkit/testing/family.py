@@ -119,14 +119,21 @@ def layouts_are_inverse(subject: Subject) -> None:
         except ExternalModelError as error:
             skip(f"not every tensor has a rule: {error.message}")
         for move in moves:
-            native = torch.randn(move.like.shape, generator=generator)
+            native = _random(move, move.like.shape, generator)
             parts = move.split(native)
             expect(len(parts) == len(move.external), f"the layout of {move.native!r} splits it into {len(parts)} tensors")
             total = sum(part.numel() for part in parts)
             expect(total == native.numel(), f"the layout of {move.native!r} splits {native.numel()} elements into {total}")
             _same(move, "split and joined again", [move.join([part.contiguous() for part in parts])], [native])
-            external = [torch.randn(part.shape, generator=generator) for part in parts]
+            external = [_random(move, part.shape, generator) for part in parts]
             _same(move, "joined and split again", move.split(move.join(external).contiguous()), external)
+
+
+def _random(move: Move, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Return random numbers, or indices where the tensor has these."""
+    if move.limit is not None:
+        return torch.randint(move.limit, tuple(shape), generator=generator)
+    return torch.randn(tuple(shape), generator=generator)
 
 
 def written(case: FamilyCase, variant: Variant) -> dict[str, object] | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from gptkit.model.gpt import GPT
+from gptkit.nn.cache.blocks import BlockState
 from gptkit.nn.cache.composite import CompositeState
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.cache.state import LayerState, TokenState
@@ -34,5 +35,5 @@ def tensors_of(state: LayerState) -> Sequence[Tensor]:
     """Return the tensors of a state that `leaves` yields."""
     if isinstance(state, RecurrentState):
         return state.tensors or ()
-    assert isinstance(state, TokenState)
+    assert isinstance(state, (BlockState, TokenState))
     return state.buffers

@@ -15,6 +15,7 @@ from gptkit.interop.programs.states import leaves, tensors_of
 from gptkit.model.cache import Cache
 from gptkit.model.gpt import GPT
 from gptkit.nn.cache.allocation import Allocation
+from gptkit.nn.cache.blocks import BlockState
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.cache.static import StaticState
@@ -104,7 +105,7 @@ class PastDecoder(nn.Module):
         for index, state in enumerate(leaves(cache.states)):
             for part, tensor in enumerate(tensors_of(state)):
                 shape: tuple[int | None, ...] = tuple(tensor.shape)
-                if not isinstance(state, RecurrentState):
+                if not isinstance(state, (BlockState, RecurrentState)):
                     shape = (*shape[:2], None, *shape[3:])
                 self.pieces.append(Piece(f"past.{index}.{part}", f"present.{index}.{part}", shape, tensor.dtype))
 
@@ -114,7 +115,8 @@ class PastDecoder(nn.Module):
         Args:
             ids: token ids, (1, T).
             position: P, the number of tokens of the text that earlier calls have processed, 0-d int64.
-            past: the cache before the call: for each of `pieces`, (1, H, P, D), or a recurrent state.
+            past: the cache before the call: for each of `pieces`, (1, H, P, D), or of a fixed
+                shape: recurrent states, and entries of blocks.
         """
         (cache,) = self._cache
         offset = position.clone()  # the cache advances it in place
@@ -124,6 +126,8 @@ class PastDecoder(nn.Module):
             tensors = [next(given) for _ in tensors_of(state)]
             if isinstance(state, RecurrentState):
                 state.tensors = tuple(tensor.clone() for tensor in tensors)  # which are written in place
+            elif isinstance(state, BlockState):
+                state.buffers = [tensor.clone() for tensor in tensors]
             else:
                 assert isinstance(state, StaticState)
                 state.buffers, state.offset = tensors, offset

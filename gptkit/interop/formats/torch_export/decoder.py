@@ -12,6 +12,7 @@ from gptkit.interop.programs.states import leaves, tensors_of
 from gptkit.model.cache import Cache
 from gptkit.model.gpt import GPT
 from gptkit.nn.cache.allocation import Allocation
+from gptkit.nn.cache.blocks import BlockState
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.cache.state import TokenState
 from gptkit.nn.cache.static import StaticState
@@ -86,6 +87,8 @@ class Decoder(nn.Module):
                     # A new text starts with empty states. Tokens of the previous one are masked, but a state is not.
                     tensor.copy_(torch.where(position == 0, torch.zeros_like(tensor), tensor))
                 state.tensors = tuple(tensors)
+            elif isinstance(state, BlockState):
+                state.buffers = tensors  # entries of a previous text are not seen before they are written again
             else:
                 assert isinstance(state, StaticState)
                 state.buffers, state.offset = tensors, offset
