@@ -24,6 +24,7 @@ __all__ = ["draw"]
 
 TOKENS = 16
 _FEW: Mapping[str, Mapping[str, int]] = {
+    "sliding_window": {"sliding_window": 4, "block_size": 2, "top_k": 3},
     "top_blocks": {"block_size": 2, "top_blocks": 3, "local_blocks": 1, "index_heads": 1},
     "top_k": {"top_k": 5},
 }
@@ -38,22 +39,25 @@ def draw(cls: type[Component], registry: Registry) -> Figure:
     few = next((values for field, values in _FEW.items() if field in cls.model_fields), {})
     few = {field: value for field, value in few.items() if field in cls.model_fields}
     chosen = Subject(subject.spec.replace(**few), registry) if few else subject
-    panels: list[Panel] = [_pattern(chosen, companion, window=False)]
+    panels: list[Panel] = [*_pattern(chosen, companion, window=False)]
     if subject.windowed is not None:
-        panels.append(_pattern(chosen, companion, window=True))
+        panels += _pattern(chosen, companion, window=True)
     panels.append(_cache(subject))
     drawn = "weights" if "weight" in panels[0].title else "gradients"
     caption = (
         f"{drawn.capitalize()} of the module for {TOKENS} random tokens, with random parameters and position {companion}. "
         "A row is a query; the causal mask leaves the upper triangle empty."
     )
+    if hasattr(chosen.spec, "sliding_window"):
+        caption += " Earlier tokens have an influence through the blocks that stand for them."
     if few:
         values = ", ".join(f"{field} {value}" for field, value in few.items())
         caption += f" Drawn with {values}, so that the choice of keys is visible: keys that are not chosen are empty."
     return Figure(panels, caption)
 
 
-def _pattern(subject: Subject, companion: str, *, window: bool) -> Heat:
+def _pattern(subject: Subject, companion: str, *, window: bool) -> list[Heat]:
+    """Return the attention weights, and the influence of tokens where there are none, or others than those of tokens."""
     model = subject.make(companion, window=window, n_layers=1)
     attention = next(module for module in model.modules() if isinstance(module, Attention))
     stirred(attention).eval()
@@ -65,8 +69,12 @@ def _pattern(subject: Subject, companion: str, *, window: bool) -> Heat:
     suffix = ", window 5" if window else ""
     if kept is not None:
         matrix_TS = kept.detach()[0].abs().mean(0)
-        return _heat(f"attention weights{suffix}", matrix_TS, _blocks(subject, matrix_TS))
-    return _heat(f"influence of each token{suffix}", _influence(x_BTE, y_BTE))
+        heats = [_heat(f"attention weights{suffix}", matrix_TS, _blocks(subject, matrix_TS))]
+        if not hasattr(subject.spec, "sliding_window"):
+            return heats
+    else:
+        heats = []
+    return [*heats, _heat(f"influence of each token{suffix}", _influence(x_BTE, y_BTE))]
 
 
 def _influence(x_BTE: Tensor, y_BTE: Tensor) -> Tensor:

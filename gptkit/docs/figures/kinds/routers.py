@@ -14,6 +14,7 @@ from gptkit.docs.figures.heat import Heat
 from gptkit.docs.figures.plot import Plot, Series
 from gptkit.docs.figures.subjects import first
 from gptkit.nn.forward import Forward
+from gptkit.testing.subject import VOCAB
 
 __all__ = ["draw"]
 
@@ -29,7 +30,8 @@ def draw(cls: type[Component], registry: Registry) -> Figure:
     for parameter in module.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.25)
     x_NE = torch.randn(TOKENS, subject.context.d_model, generator=generator)
-    experts_NK, weights_NK = module(x_NE, Forward(torch.zeros(1, TOKENS, dtype=torch.long)))
+    ids_1N = torch.randint(VOCAB, (1, TOKENS), generator=generator)
+    experts_NK, weights_NK = module(x_NE, Forward(ids_1N))
     weights_NX = torch.zeros(TOKENS, EXPERTS).scatter(-1, experts_NK, weights_NK.float())
     load_X = experts_NK.flatten().bincount(minlength=EXPERTS) / TOKENS
     names = [str(index + 1) for index in range(EXPERTS)]
