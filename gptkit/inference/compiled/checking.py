@@ -17,6 +17,7 @@ from gptkit.inference.compiled.layout import has_room, leaves
 from gptkit.inference.modes import evaluating
 from gptkit.model.cache import Cache
 from gptkit.model.gpt import GPT
+from gptkit.nn.cache.blocks import BlockState
 from gptkit.nn.cache.recurrent import RecurrentState
 
 __all__ = ["check_step"]
@@ -104,16 +105,14 @@ def _tokens_read(model: GPT, form: StepForm) -> int:
 
 
 def _added(cache: Cache, n_tokens: int) -> dict[str, Tensor]:
-    """Return what a step of so many tokens has added to the cache, (B, T, N); recurrent states, (B, 1, N)."""
+    """Return what a step of so many tokens has added to the cache, (B, T, N); of other states all, (B, 1, N)."""
     added = dict[str, Tensor]()
     for index, leaf in enumerate(leaves(cache)):
-        recurrent = isinstance(leaf, RecurrentState)
         tensors = leaf.tensors or () if isinstance(leaf, RecurrentState) else leaf.buffers
         for place, tensor in enumerate(tensors):
-            if recurrent:
+            if isinstance(leaf, RecurrentState | BlockState):
                 numbers_BTN = tensor.flatten(1)[:, None]
             else:
-                assert not isinstance(leaf, RecurrentState)
                 numbers_BTN = tensor[:, :, leaf.used - n_tokens : leaf.used].transpose(1, 2).flatten(2)
             added[f"the numbers of tensor {place} of state {index}"] = numbers_BTN.double()
     return added

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gptkit.core.errors import StateError
 from gptkit.model.cache import Cache
+from gptkit.nn.cache.blocks import BlockState
 from gptkit.nn.cache.composite import CompositeState
 from gptkit.nn.cache.growing import GrowingState
 from gptkit.nn.cache.recurrent import RecurrentState
@@ -26,7 +27,7 @@ __all__ = ["GRANULE", "TracedCache", "View", "dynamic_dimensions", "has_room", "
 GRANULE = 64
 """Keys in view are rounded up to a multiple of this number, so that kernels have whole vectors to work on."""
 
-Leaf = GrowingState | SlidingState | RecurrentState
+Leaf = GrowingState | SlidingState | RecurrentState | BlockState
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def _leaves(state: LayerState) -> Iterator[Leaf]:
     if isinstance(state, CompositeState):
         for part in state.parts.values():
             yield from _leaves(part)
-    elif isinstance(state, GrowingState | SlidingState | RecurrentState):
+    elif isinstance(state, GrowingState | SlidingState | RecurrentState | BlockState):
         yield state
     else:
         raise StateError(f"a decode step with a state of the class {type(state).__name__} cannot be compiled")
@@ -76,7 +77,7 @@ def has_room(cache: Cache, n_tokens: int, width: int) -> bool:
     """Whether a step of `width` tokens can process the next `n_tokens` of each row.
 
     All of its tokens are written behind those that are held, so there must be room for them. A recurrent state cannot
-    discard those by which the tokens were filled up.
+    discard those by which the tokens were filled up; entries of blocks that have them are written again.
     """
     if cache.length + width > cache.capacity:
         return False
@@ -84,7 +85,9 @@ def has_room(cache: Cache, n_tokens: int, width: int) -> bool:
         states = leaves(cache)
     except StateError:
         return False
-    return all(n_tokens == width if isinstance(leaf, RecurrentState) else leaf.has_room(width) for leaf in states)
+    if n_tokens != width and any(isinstance(leaf, RecurrentState) for leaf in states):
+        return False
+    return all(leaf.has_room(width) for leaf in states if isinstance(leaf, GrowingState | SlidingState))
 
 
 def views(states: list[Leaf], width: int) -> dict[int | None, View]:
@@ -99,7 +102,7 @@ def views(states: list[Leaf], width: int) -> dict[int | None, View]:
     """
     by_window: dict[int | None, View] = {}
     for leaf in states:
-        if isinstance(leaf, RecurrentState):
+        if isinstance(leaf, RecurrentState | BlockState):
             continue
         window, used = _window(leaf), leaf.used
         known = by_window.get(window)
@@ -115,9 +118,13 @@ def dynamic_dimensions(states: list[Leaf], *, many: bool) -> list[list[dict[int,
     """Which dimensions of each leaf's tensors are symbols: the capacity, and the batch of several rows."""
     auto = torch.export.Dim.AUTO
     rows = {0: auto} if many else {}
-    return [
-        [dict(rows) if isinstance(leaf, RecurrentState) else {**rows, 2: auto} for _ in tensors_of(leaf)] for leaf in states
-    ]
+
+    def dimensions(leaf: Leaf) -> dict[int, Any]:
+        if isinstance(leaf, RecurrentState):
+            return dict(rows)
+        return {**rows, (1 if isinstance(leaf, BlockState) else 2): auto}
+
+    return [[dimensions(leaf) for _ in tensors_of(leaf)] for leaf in states]
 
 
 def tensors_of(leaf: Leaf) -> list[Tensor]:
@@ -165,6 +172,8 @@ class TracedCache:
             own = next(self._given)
             if isinstance(state, RecurrentState):
                 return RecurrentState(*own, offset=offset)
+            if isinstance(state, BlockState):
+                return state.with_buffers(own)
             assert isinstance(state, GrowingState | SlidingState)
             mark, used = marks[_window(state)]
             return TracedState(own, mark.shape[0], used, firsts[_window(state)])

@@ -61,6 +61,19 @@ class BlockState(LayerState):
         """Return the first entries of all rows, (B, S, D); all without a number."""
         return tuple(buffer[:, :n_entries] for buffer in self.buffers)
 
+    def reserve(self, n_new: int) -> None:
+        """Nothing to do: there is an entry for each block of the capacity."""
+
+    def advance(self, n_new: int) -> None:
+        """Nothing to do: which entries are seen follows from the positions."""
+
+    def with_buffers(self, buffers: Sequence[Tensor]) -> BlockState:
+        """Return a state of the same form that holds these tensors."""
+        first = buffers[0]
+        result = BlockState(first.shape[0], 0, self.size, [], first.dtype, first.device, self.static)
+        result.buffers = list(buffers)
+        return result
+
     def reorder(self, rows_B: Tensor) -> None:
         for index, buffer in enumerate(self.buffers):
             chosen = buffer.index_select(0, rows_B)
