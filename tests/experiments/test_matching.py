@@ -21,7 +21,7 @@ from gptkit.runs.spec import ExperimentSpec
 
 MODEL = {"d_model": 64, "n_layers": 2, "context_length": 32, "position": "none"}
 VOCAB = 256
-SMALL = {"sparse-latent": {"name": "sparse-latent", "index_heads": 2, "d_index": 32}}
+SMALL = {name: {"name": name, "index_heads": 2, "d_index": 32} for name in ("compressed", "sparse-latent")}
 """Components whose parts of fixed size, by default, are larger than the models here at any width."""
 
 
