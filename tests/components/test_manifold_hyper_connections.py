@@ -17,6 +17,7 @@ from gptkit.components.block.modules.manifold_hyper_connections import (
     write_streams,
 )
 from gptkit.nn.forward import Forward
+from tests.support.learning import N_TOKENS, alternating, assert_learns
 
 E, T = 12, 9
 BLOCK = "manifold-hyper-connections"
@@ -191,18 +192,5 @@ def test_only_the_last_layer_collapses_by_learned_weights() -> None:
 @pytest.mark.parametrize("fields", [{"iterations": 5}, {"mixing": "none", "read_bias": -1.0}])
 def test_training_learns_the_token_before_the_last(fields: dict[str, Any]) -> None:
     parts = {"d_model": 16, "n_layers": 2, "context_length": 16, "attention": ATTENTION}
-    model = gptkit.GPT({**parts, "block": {"name": BLOCK, **fields}}, 8, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(100):
-        tokens = torch.randint(8, (32, 9), generator=generator)
-        for t in range(2, 9):
-            tokens[:, t] = tokens[:, t - 2]
-        loss = model(tokens[:, :-1], tokens[:, 1:]).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 1.9
-    assert min(losses[-10:]) < 0.7  # the first of eight predictions is a guess, log 8
+    model = gptkit.GPT({**parts, "block": {"name": BLOCK, **fields}}, N_TOKENS, seed=0)
+    assert_learns(model, alternating, steps=100)

@@ -9,24 +9,19 @@ from torch import Tensor
 
 from gptkit.components.attention.differential import DifferentialSpec
 from gptkit.components.attention.modules.differential import DifferentialAttention
-from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from tests.mutants.attention import DECODING, blind
-from tests.mutants.mutant import Mutant, become
+from tests.mutants.mutant import WithRuntime
 
 
-class Wrong(Mutant, DifferentialSpec):
+class Wrong(WithRuntime, DifferentialSpec):
     """Base of differential attentions with the runtime class `runtime`."""
 
     n_heads: int | None = Field(2, description="Number of heads.")
     d_head: int | None = Field(8, description="Features of a query.")
     runtime_class: ClassVar[type[DifferentialAttention]]
     twin_class = DifferentialSpec
-
-    def build(self, context: BuildContext) -> DifferentialAttention:
-        made: DifferentialAttention = become(super().build(context), self.runtime_class)
-        return made
 
 
 class SubtractsPadding(Wrong):

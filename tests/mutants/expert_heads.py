@@ -9,14 +9,13 @@ from torch import Tensor
 
 from gptkit.components.attention.expert_heads import ExpertHeadsSpec
 from gptkit.components.attention.modules.expert_heads import ExpertHeadsAttention
-from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from tests.mutants.attention import DECODING, blind
-from tests.mutants.mutant import Mutant, become
+from tests.mutants.mutant import WithRuntime
 
 
-class Wrong(Mutant, ExpertHeadsSpec):
+class Wrong(WithRuntime, ExpertHeadsSpec):
     """Base of mixtures of attention heads with the runtime class `runtime`."""
 
     n_experts: int = Field(4, description="Number of experts.")
@@ -24,10 +23,6 @@ class Wrong(Mutant, ExpertHeadsSpec):
     d_head: int | None = Field(8, description="Features of a head.")
     runtime_class: ClassVar[type[ExpertHeadsAttention]]
     twin_class = ExpertHeadsSpec
-
-    def build(self, context: BuildContext) -> ExpertHeadsAttention:
-        made: ExpertHeadsAttention = become(super().build(context), self.runtime_class)
-        return made
 
 
 class ChoosesPadding(Wrong):

@@ -10,26 +10,21 @@ from gptkit.components.attention.hybrid import HybridSpec
 from gptkit.components.attention.modules.hybrid import Hybrid
 from gptkit.core.component import component
 from gptkit.kinds.attention import AttentionSpec
-from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
 from tests.mutants.attention import DECODING, blind
-from tests.mutants.mutant import Mutant, become
+from tests.mutants.mutant import WithRuntime
 
 ATTENDS = {"name": "multi-head", "n_heads": 2, "d_head": 8}
 RECURS = {"name": "lightning", "n_heads": 2, "d_head": 8}
 
 
-class WrongHybrid(Mutant, HybridSpec):
+class WrongHybrid(WithRuntime, HybridSpec):
     """Base of hybrids with the runtime class `runtime_class`."""
 
     attention: AttentionSpec = component(ATTENDS, description="Attention.")
     recurrence: AttentionSpec = component(RECURS, description="Recurrence.")
     runtime_class: ClassVar[type[Hybrid]]
     twin_class = HybridSpec
-
-    def build(self, context: BuildContext) -> Hybrid:
-        made: Hybrid = become(super().build(context), self.runtime_class)
-        return made
 
 
 class ForgetsRecurrence(WrongHybrid):

@@ -12,19 +12,15 @@ from gptkit.components.block.modules.shortcut_experts import ShortcutExperts
 from gptkit.components.block.shortcut_experts import ShortcutExpertsSpec
 from gptkit.components.feedforward.experts import ExpertsSpec
 from gptkit.components.feedforward.modules.experts import Experts
-from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
-from tests.mutants.mutant import ANYTHING, Mutant, become
+from tests.mutants.mutant import ANYTHING, WithRuntime
 
 
-class WrongShortcut(Mutant, ShortcutExpertsSpec):
+class WrongShortcut(WithRuntime, ShortcutExpertsSpec):
     """Base of blocks with the runtime class `runtime_class`."""
 
     runtime_class: ClassVar[type[ShortcutExperts]]
     twin_class = ShortcutExpertsSpec
-
-    def build(self, context: BuildContext) -> Any:
-        return become(super().build(context), self.runtime_class)
 
 
 class AttentionsWithOneState(WrongShortcut):
@@ -81,16 +77,13 @@ class NeverUsesTheExperts(WrongShortcut):
     also = ANYTHING
 
 
-class WrongIdentity(Mutant, ExpertsSpec):
+class WrongIdentity(WithRuntime, ExpertsSpec):
     """Base of mixtures with experts that return their input, with the runtime class `runtime_class`."""
 
     n_experts: int = Field(3, description="Number of experts with weights.")
     identity_experts: int = Field(3, description="Number of experts that return their input.")
     runtime_class: ClassVar[type[Experts]]
     twin_class = ExpertsSpec
-
-    def build(self, context: BuildContext) -> Any:
-        return become(super().build(context), self.runtime_class)
 
 
 class ReturnsTheMeanOfTheText(WrongIdentity):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from gptkit.core.component import Component
 
-__all__ = ["ANYTHING", "Mutant", "become"]
+__all__ = ["ANYTHING", "Mutant", "WithRuntime", "become"]
 
 ANYTHING = ("*",)
 """Checks that may fail for mutants with random or missing results."""
@@ -31,6 +31,16 @@ class Mutant(Component):
         twin = cls.twin_class or next(base for base in cls.__bases__ if not issubclass(base, Mutant))
         names = [name for name in twin.model_fields if name != "name" and name in type(spec).model_fields]
         return twin.model_validate({"name": twin.component_name(), **{name: getattr(spec, name) for name in names}})
+
+
+class WithRuntime(Mutant):
+    """Mutant whose module has the class `runtime_class`, a subclass of its twin's."""
+
+    runtime_class: ClassVar[type]
+
+    def build(self, *arguments: Any, **options: Any) -> Any:
+        twin: Any = super()
+        return become(twin.build(*arguments, **options), self.runtime_class)
 
 
 def become(made: Any, cls: type) -> Any:

@@ -15,15 +15,14 @@ from gptkit.components.attention.modules.lightning import Lightning
 from gptkit.components.attention.modules.mamba2 import Mamba2
 from gptkit.components.attention.modules.short_conv import ShortConv
 from gptkit.components.attention.short_conv import ShortConvSpec
-from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.forward import Forward
 from tests.mutants.attention import DECODING, blind
-from tests.mutants.mutant import Mutant, become
+from tests.mutants.mutant import WithRuntime, become
 
 
-class WrongMamba2(Mutant, Mamba2Spec):
+class WrongMamba2(WithRuntime, Mamba2Spec):
     """Base of Mamba-2 layers with the runtime class `runtime`."""
 
     n_heads: int | None = Field(2, description="Number of heads.")
@@ -31,10 +30,6 @@ class WrongMamba2(Mutant, Mamba2Spec):
     d_state: int = Field(6, description="Features of a key.")
     runtime_class: ClassVar[type[Mamba2]]
     twin_class = Mamba2Spec
-
-    def build(self, context: BuildContext) -> Mamba2:
-        made: Mamba2 = become(super().build(context), self.runtime_class)
-        return made
 
 
 class ReadsPadding(WrongMamba2):
@@ -80,15 +75,11 @@ class TailShifted(WrongMamba2):
     also = (*tuple(name for name in DECODING if name != "cached-equals-full"), "cache-extracts")
 
 
-class WrongShortConv(Mutant, ShortConvSpec):
+class WrongShortConv(WithRuntime, ShortConvSpec):
     """Base of gated convolutions with the runtime class `runtime_class`."""
 
     runtime_class: ClassVar[type[ShortConv]]
     twin_class = ShortConvSpec
-
-    def build(self, context: BuildContext) -> ShortConv:
-        made: ShortConv = become(super().build(context), self.runtime_class)
-        return made
 
 
 class ConvolvesPadding(WrongShortConv):
@@ -133,7 +124,7 @@ class ConvTailShifted(WrongShortConv):
     also = (*tuple(name for name in DECODING if name != "cached-equals-full"), "cache-extracts")
 
 
-class WrongKimiDelta(Mutant, KimiDeltaSpec):
+class WrongKimiDelta(WithRuntime, KimiDeltaSpec):
     """Base of delta attentions with a decay of every feature, with the runtime class `runtime_class`."""
 
     n_heads: int | None = Field(2, description="Number of heads.")
@@ -141,10 +132,6 @@ class WrongKimiDelta(Mutant, KimiDeltaSpec):
     d_value: int = Field(6, description="Features of a value.")
     runtime_class: ClassVar[type[KimiDelta]]
     twin_class = KimiDeltaSpec
-
-    def build(self, context: BuildContext) -> KimiDelta:
-        made: KimiDelta = become(super().build(context), self.runtime_class)
-        return made
 
 
 class WritesPadding(WrongKimiDelta):
@@ -190,17 +177,13 @@ class FeaturesShifted(WrongKimiDelta):
     also = (*tuple(name for name in DECODING if name != "cached-equals-full"), "cache-extracts")
 
 
-class WrongLightning(Mutant, LightningSpec):
+class WrongLightning(WithRuntime, LightningSpec):
     """Base of lightning attentions with the runtime class `runtime_class`."""
 
     n_heads: int | None = Field(2, description="Number of heads.")
     d_head: int | None = Field(8, description="Features of a head.")
     runtime_class: ClassVar[type[Lightning]]
     twin_class = LightningSpec
-
-    def build(self, context: BuildContext) -> Lightning:
-        made: Lightning = become(super().build(context), self.runtime_class)
-        return made
 
 
 class FadesPadding(WrongLightning):

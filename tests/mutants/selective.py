@@ -13,18 +13,17 @@ from gptkit.components.attention.modules.mamba1 import Mamba1
 from gptkit.components.attention.modules.mlstm import MLstm
 from gptkit.components.attention.modules.rg_lru import RgLru
 from gptkit.components.attention.rg_lru import RgLruSpec
-from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.forward import Forward
 from tests.mutants.attention import DECODING, blind
-from tests.mutants.mutant import Mutant, become
+from tests.mutants.mutant import WithRuntime, become
 
 PADDING = ("uneven-prompts-cached", "cache-joins", "cache-extracts")
 CACHED = (*tuple(name for name in DECODING if name != "cached-equals-full"), "cache-extracts")
 
 
-class WrongMamba1(Mutant, Mamba1Spec):
+class WrongMamba1(WithRuntime, Mamba1Spec):
     """Base of Mamba layers with the runtime class `runtime_class`."""
 
     d_inner: int | None = Field(20, description="Features of the values.")
@@ -32,21 +31,13 @@ class WrongMamba1(Mutant, Mamba1Spec):
     runtime_class: ClassVar[type[Mamba1]]
     twin_class = Mamba1Spec
 
-    def build(self, context: BuildContext) -> Mamba1:
-        made: Mamba1 = become(super().build(context), self.runtime_class)
-        return made
 
-
-class WrongRgLru(Mutant, RgLruSpec):
+class WrongRgLru(WithRuntime, RgLruSpec):
     """Base of gated linear recurrences with the runtime class `runtime_class`."""
 
     n_heads: int = Field(2, description="Blocks of features.")
     runtime_class: ClassVar[type[RgLru]]
     twin_class = RgLruSpec
-
-    def build(self, context: BuildContext) -> RgLru:
-        made: RgLru = become(super().build(context), self.runtime_class)
-        return made
 
 
 class ShiftedState(RecurrentState):
@@ -137,7 +128,7 @@ class AveragesShifted(WrongRgLru):
     also = CACHED
 
 
-class WrongMLstm(Mutant, MLstmSpec):
+class WrongMLstm(WithRuntime, MLstmSpec):
     """Base of mLSTM layers with the runtime class `runtime_class`."""
 
     n_heads: int = Field(2, description="Number of heads.")
@@ -145,10 +136,6 @@ class WrongMLstm(Mutant, MLstmSpec):
     d_value: int | None = Field(8, description="Features of a value.")
     runtime_class: ClassVar[type[MLstm]]
     twin_class = MLstmSpec
-
-    def build(self, context: BuildContext) -> MLstm:
-        made: MLstm = become(super().build(context), self.runtime_class)
-        return made
 
 
 class GatesPadding(WrongMLstm):

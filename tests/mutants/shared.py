@@ -22,10 +22,10 @@ from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
 from tests.mutants.attention import blind
-from tests.mutants.mutant import ANYTHING, Mutant, become
+from tests.mutants.mutant import ANYTHING, Mutant, WithRuntime, become
 
 
-class WrongReuse(Mutant, GroupedQuerySpec):
+class WrongReuse(WithRuntime, GroupedQuerySpec):
     """Base of attentions to the keys and values of an earlier layer, with the runtime class `runtime_class`."""
 
     n_heads: int | None = Field(2, description="Query heads.")
@@ -34,10 +34,6 @@ class WrongReuse(Mutant, GroupedQuerySpec):
     reuse_kv: bool = Field(True, description="Attend to the keys and values of an earlier layer.")
     runtime_class: ClassVar[type[GroupedQueryAttention]]
     twin_class = GroupedQuerySpec
-
-    def build(self, context: BuildContext) -> GroupedQueryAttention:
-        made: GroupedQueryAttention = become(super().build(context), self.runtime_class)
-        return made
 
 
 class ReusesAcrossDocuments(WrongReuse):
@@ -153,15 +149,11 @@ class CountsFromTheCall(WrongEmbedding):
     also = ANYTHING
 
 
-class WrongStreams(Mutant, AltUpSpec):
+class WrongStreams(WithRuntime, AltUpSpec):
     """Base of blocks with several streams, with the runtime class `runtime_class`."""
 
     runtime_class: ClassVar[type[AltUp]]
     twin_class = AltUpSpec
-
-    def build(self, context: BuildContext) -> Block:
-        made: Block = become(super().build(context), self.runtime_class)
-        return made
 
 
 class PredictsFromLaterTokens(WrongStreams):

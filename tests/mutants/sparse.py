@@ -17,10 +17,10 @@ from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from tests.mutants.attention import blind
-from tests.mutants.mutant import ANYTHING, Mutant, become
+from tests.mutants.mutant import ANYTHING, Mutant, WithRuntime, become
 
 
-class WrongSparse(Mutant, SparseLatentSpec):
+class WrongSparse(WithRuntime, SparseLatentSpec):
     """Base of sparse attentions with the runtime class `runtime_class`."""
 
     n_heads: int | None = Field(2, description="Number of heads.")
@@ -31,10 +31,6 @@ class WrongSparse(Mutant, SparseLatentSpec):
     d_index: int = Field(6, description="Features of the indexer.")
     runtime_class: ClassVar[type[SparseLatentAttention]]
     twin_class = SparseLatentSpec
-
-    def build(self, context: BuildContext) -> SparseLatentAttention:
-        made: SparseLatentAttention = become(super().build(context), self.runtime_class)
-        return made
 
 
 class ChoosesPadding(WrongSparse):

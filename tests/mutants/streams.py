@@ -17,7 +17,7 @@ from gptkit.components.block.modules.manifold_hyper_connections import (
 )
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
-from tests.mutants.mutant import ANYTHING, Mutant, become
+from tests.mutants.mutant import ANYTHING, Mutant, WithRuntime, become
 
 
 class MixesByFollowingTokens(Mutant, ManifoldHyperConnectionsSpec):
@@ -67,7 +67,7 @@ class ReturnsItsStreamsInFp32(Mutant, ManifoldHyperConnectionsSpec):
         return become(super().build(context), self.Runtime)
 
 
-class WrongCycles(Mutant, HierarchicalSpec):
+class WrongCycles(WithRuntime, HierarchicalSpec):
     """Base of blocks of stacks in cycles, with the runtime class `runtime_class`."""
 
     blocks: int = 1
@@ -75,9 +75,6 @@ class WrongCycles(Mutant, HierarchicalSpec):
     low_cycles: int = 2
     runtime_class: ClassVar[type[Hierarchical]]
     twin_class = HierarchicalSpec
-
-    def build(self, context: BuildContext) -> Any:
-        return become(super().build(context), self.runtime_class)
 
 
 class CyclesWithOneState(WrongCycles):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gptkit.model.gpt import GPT
 
-__all__ = ["assert_learns", "repeated"]
+__all__ = ["N_TOKENS", "alternating", "assert_learns", "repeated"]
 
 N_TOKENS = 9
 """Token ids of the tasks."""
@@ -29,6 +29,14 @@ def _repeated(distance: int, generator: torch.Generator) -> tuple[Tensor, Tensor
     tokens[:, ::distance] = torch.randint(1, N_TOKENS, (16, 1), generator=generator)
     targets = torch.full((16, length), -100)
     targets[:, -1] = tokens[:, length]
+    return tokens[:, :-1], targets
+
+
+def alternating(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two tokens in turn: each is the one before the last; the second is a guess, and no target."""
+    tokens = torch.randint(N_TOKENS, (32, 2), generator=generator).repeat(1, 5)[:, :9]
+    targets = tokens[:, 1:].clone()
+    targets[:, 0] = -100
     return tokens[:, :-1], targets
 
 
