@@ -59,7 +59,7 @@ def test_softmax_and_choice_are_applied_in_order() -> None:
     shares = logits.softmax(-1)[0]
 
     def weights(name: str, **fields: Any) -> list[float]:
-        experts, result = make(name, **fields).choose(logits)
+        experts, result = make(name, **fields).choose(logits, Forward(torch.zeros(1, len(logits), dtype=torch.long)))
         assert experts.tolist() == [[0, 2]]
         return [round(float(value), 5) for value in result[0]]
 
@@ -198,7 +198,7 @@ def test_sparsemixer_samples_in_training_with_full_gradients() -> None:
     module = make("sparsemixer", k=1, tolerance=5.0).train()
     logits = torch.tensor([[1.0, 0.8, 0.9, 0.5, 0.7, 0.6]]).repeat(400, 1).requires_grad_()
     torch.manual_seed(0)
-    experts, weights = module.choose(logits)
+    experts, weights = module.choose(logits, Forward(torch.zeros(1, len(logits), dtype=torch.long)))
     shares = logits[0].softmax(0)
     frequency = torch.bincount(experts.flatten(), minlength=X) / 400
     assert (frequency - shares).abs().max() < 0.07

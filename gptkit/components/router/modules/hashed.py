@@ -43,22 +43,17 @@ class HashRouter(ScoredRouter):
     def _experts(self, ids_N: Tensor) -> Tensor:
         return hashed_experts(ids_N, self.n_experts, self.k, self.layer)
 
-    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("a hash router chooses by token ids: see `forward`")
-
-    def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def choose(self, logits_NX: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
         ids_N = forward.ids_BT.flatten()
-        if ids_N.shape[0] != x_NE.shape[0]:
+        if ids_N.shape[0] != logits_NX.shape[0]:
             raise GptkitError(
-                f"a hash router received {x_NE.shape[0]} vectors for {ids_N.shape[0]} token ids",
+                f"a hash router received {logits_NX.shape[0]} vectors for {ids_N.shape[0]} token ids",
                 hint="Use it in a layer of its own, not in an expert of another mixture.",
             )
-        logits_NX = self.logits(x_NE if self.norm is None else self.norm(x_NE))
         experts_NK = self._experts(ids_N) if self.table is None else self.table[ids_N]
         weights_NK = expert_scores(logits_NX, self.score).gather(1, experts_NK)
         if self.renormalize:
             weights_NK = weights_NK / (weights_NK.sum(dim=-1, keepdim=True) + 1e-20)
         if self.scale != 1:
             weights_NK = weights_NK * self.scale
-        self.add_losses(logits_NX, experts_NK, forward, valid_N)
-        return experts_NK, weights_NK.to(x_NE.dtype)
+        return experts_NK, weights_NK

@@ -39,7 +39,7 @@ class ScoredRouter(Router):
         self.scores = nn.Linear(context.d_model, n_experts, bias=spec.bias)
 
     @abstractmethod
-    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, logits_NX: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
         """Return the chosen experts, (N, K), and their weights, (N, K)."""
 
     def shares(self, logits_NX: Tensor) -> Tensor:
@@ -48,18 +48,14 @@ class ScoredRouter(Router):
 
     def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
         logits_NX = self.logits(x_NE if self.norm is None else self.norm(x_NE))
-        experts_NK, weights_NK = self.choose(logits_NX)
-        self.add_losses(logits_NX, experts_NK, forward, valid_N)
+        experts_NK, weights_NK = self.choose(logits_NX, forward)
+        if self.training:
+            if self.loss_weights["load_balance"]:
+                loss = balance_loss(self.shares(logits_NX), experts_NK, valid_N)
+                self._add("load_balance", loss, forward)
+            if self.loss_weights["router_z"]:
+                self._add("router_z", z_loss(logits_NX, valid_N), forward)
         return experts_NK, weights_NK.to(x_NE.dtype)
-
-    def add_losses(self, logits_NX: Tensor, experts_NK: Tensor, forward: Forward, valid_N: Tensor | None) -> None:
-        """Add the auxiliary losses of this call's tokens, in training."""
-        if not self.training:
-            return
-        if self.loss_weights["load_balance"]:
-            self._add("load_balance", balance_loss(self.shares(logits_NX), experts_NK, valid_N), forward)
-        if self.loss_weights["router_z"]:
-            self._add("router_z", z_loss(logits_NX, valid_N), forward)
 
     def logits(self, x_NE: Tensor) -> Tensor:
         """Return the scores before softmax or sigmoid, (N, X)."""

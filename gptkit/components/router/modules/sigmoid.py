@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gptkit.components.router.modules.scored import GroupedRouter
 from gptkit.kinds.context import BuildContext
+from gptkit.nn.forward import Forward
 
 if TYPE_CHECKING:
     from gptkit.components.router.sigmoid import SigmoidSpec
@@ -25,7 +26,7 @@ class Sigmoid(GroupedRouter):
         super().__init__(spec, context, n_experts)
         self.selects_by = spec.selects_by
 
-    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, logits_NX: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
         scores_NX = logits_NX.sigmoid()
         experts_NK = self.best(logits_NX if self.selects_by == "logit" else scores_NX)
         return experts_NK, self.finish(scores_NX.gather(1, experts_NK), experts_NK)

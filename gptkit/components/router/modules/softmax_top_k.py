@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from gptkit.components.router.modules.scored import GroupedRouter
+from gptkit.nn.forward import Forward
 
 __all__ = ["SoftmaxTopK"]
 
@@ -15,7 +16,7 @@ __all__ = ["SoftmaxTopK"]
 class SoftmaxTopK(GroupedRouter):
     """Module of `SoftmaxTopKSpec`."""
 
-    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, logits_NX: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
         shares_NX = logits_NX.softmax(dim=-1)
         experts_NK = self.best(shares_NX)
         return experts_NK, self.finish(shares_NX.gather(1, experts_NK), experts_NK)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gptkit.components.router.modules.scored import ScoredRouter
 from gptkit.kinds.context import BuildContext
+from gptkit.nn.forward import Forward
 
 if TYPE_CHECKING:
     from gptkit.components.router.sparsemixer import SparsemixerSpec
@@ -27,7 +28,7 @@ class Sparsemixer(ScoredRouter):
         self.k = spec.k
         self.tolerance = spec.tolerance
 
-    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, logits_NX: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
         left_NX = logits_NX
         chosen: list[Tensor] = []
         weights: list[Tensor] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from gptkit.components.router.modules.scored import GroupedRouter
+from gptkit.nn.forward import Forward
 from gptkit.ops.routing import expert_scores
 
 __all__ = ["SqrtSoftplus"]
@@ -16,7 +17,7 @@ __all__ = ["SqrtSoftplus"]
 class SqrtSoftplus(GroupedRouter):
     """Module of `SqrtSoftplusSpec`."""
 
-    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, logits_NX: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
         scores_NX = expert_scores(logits_NX, "sqrt-softplus")
         experts_NK = self.best(scores_NX)
         return experts_NK, self.finish(scores_NX.gather(1, experts_NK), experts_NK)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gptkit.components.router.modules.scored import ScoredRouter
 from gptkit.kinds.context import BuildContext
+from gptkit.nn.forward import Forward
 
 if TYPE_CHECKING:
     from gptkit.components.router.top_k_softmax import TopKSoftmaxSpec
@@ -25,6 +26,6 @@ class TopKSoftmax(ScoredRouter):
         super().__init__(spec, context, n_experts)
         self.k = spec.k
 
-    def choose(self, logits_NX: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, logits_NX: Tensor, forward: Forward) -> tuple[Tensor, Tensor]:
         best_NK, experts_NK = logits_NX.topk(self.k, dim=-1)
         return experts_NK, best_NK.softmax(dim=-1)
