@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import gptkit
-from gptkit.core.errors import SpecError
 from gptkit.nn.forward import Forward
+from tests.support.learning import N_TOKENS, alternating, assert_learns
 
 V, E = 31, 16
 EXPERTS = {
@@ -20,6 +20,9 @@ EXPERTS = {
     "expert": {"name": "gated", "d_hidden": 10},
     "router": {"name": "softmax-top-k", "k": 2, "renormalize": False, "scale": 2.0},
 }
+SPARSE = {"name": "sparse-latent", "n_heads": 2, "kv_rank": 8, "q_rank": 6, "d_nope": 4, "d_rotary": 4, "d_value": 4}
+SPARSE |= {"index_heads": 2, "d_index": 8, "top_k": 3}
+PREVIOUS = [{"attention": SPARSE}, {"attention": {**SPARSE, "indexer": "previous"}}]
 SPEC = {
     "d_model": E,
     "n_layers": 2,
@@ -62,8 +65,9 @@ def test_block_equals_its_formula(experts: Any) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("static", [False, True])
-def test_pieces_behind_padding_equal_one_call(static: bool) -> None:
-    model, ids = make(), random_ids(length=14)
+@pytest.mark.parametrize("changes", [{}, {"attention": SPARSE}, {"layers": PREVIOUS}])
+def test_pieces_behind_padding_equal_one_call(changes: dict[str, Any], static: bool) -> None:
+    model, ids = make(**changes), random_ids(length=14)
     full, padding = model(ids).logits, torch.tensor([0, 3])
     rows = torch.cat((ids[:1], torch.cat((torch.zeros(1, 3, dtype=torch.long), ids[1:, :11]), dim=1)))
     cache = model.new_cache(2, left_padding_B=padding, static=static)
@@ -83,23 +87,5 @@ def test_model_has_twice_the_attentions_of_its_layers() -> None:
 
 @pytest.mark.slow
 def test_training_learns_the_token_before_the_last() -> None:
-    model = gptkit.GPT({**SPEC, "n_layers": 1, "block": {"name": "shortcut-experts", "experts": EXPERTS}}, 8, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    generator = torch.Generator().manual_seed(0)
-    losses = []
-    for _ in range(120):
-        tokens = torch.randint(8, (32, 9), generator=generator)
-        for t in range(2, 9):
-            tokens[:, t] = tokens[:, t - 2]
-        loss = model(tokens[:, :-1], tokens[:, 1:]).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 1.9
-    assert min(losses[-10:]) < 0.7  # the first of eight predictions is a guess, log 8
-
-
-def test_attention_that_publishes_its_choice_is_refused() -> None:
-    with pytest.raises(SpecError, match="has two attentions, and sparse-latent publishes its choice once"):
-        make(attention={"name": "sparse-latent"})
+    model = gptkit.GPT({**SPEC, "n_layers": 1, "block": {"name": "shortcut-experts", "experts": EXPERTS}}, N_TOKENS, seed=0)
+    assert_learns(model, alternating, steps=120)

@@ -74,7 +74,6 @@ WRONG: list[dict[str, Any]] = [
     {"attention": GROUPED, "layers": [{"block": "hierarchical"}, {"attention": {"reuse_kv": True}}, {}], "n_layers": 5},
     {"attention": "multi-head", "layers": [{}, {"attention": {"name": "sparse-latent", "indexer": "previous"}}]},
     {"attention": {"name": "sparse-latent", "indexer": "previous"}},
-    {"block": "shortcut-experts", "attention": "sparse-latent"},
     {"block": {"name": "shortcut-experts", "experts": {"name": "experts", "n_experts": 1, "router": {"k": 2}}}},
     {"feedforward": {"name": "experts", "n_experts": 2, "identity_experts": 2, "router": {"k": 5}}},
     {"block": {"name": "altup", "block": {"name": "per-layer-embedding", "block": "altup"}}},

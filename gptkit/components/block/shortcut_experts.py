@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from gptkit.core.component import component
-from gptkit.core.errors import Problem
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
@@ -59,11 +58,6 @@ class ShortcutExpertsSpec(BlockSpec):
         attention, feedforward = ("norm", "attention"), ("norm", "feedforward")
         steps = (attention,), (feedforward,), (attention,), (feedforward, ("experts of the first norm's output",))
         return tuple(Step(branches) for branches in steps)
-
-    def problems(self, context: BuildContext) -> Iterator[Problem]:
-        if getattr(context.parts.attention, "indexer", None) is not None:
-            name = context.parts.attention.name
-            yield Problem((), f"has two attentions, and {name} publishes its choice once; choose another of both")
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.shortcut_experts import ShortcutExperts

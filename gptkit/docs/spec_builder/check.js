@@ -201,12 +201,7 @@ const Check = (() => {
       yield {path: [...path, "block"], message: "has the embedding of the block around it; choose another d_embedding, or another block"};
     }
     if (block.name === "hierarchical") yield* cycles(block, path, attention);
-    if (block.name === "shortcut-experts") {
-      yield* experts(block.experts, [...path, "experts"]);
-      if ((attention.indexer ?? null) !== null) {
-        yield {path, message: `has two attentions, and ${attention.name} publishes its choice once; choose another of both`};
-      }
-    }
+    if (block.name === "shortcut-experts") yield* experts(block.experts, [...path, "experts"]);
     if (block.block) yield* blocks(block.block, [...path, "block"], inHead, attention);
   }
 
