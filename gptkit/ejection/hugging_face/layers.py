@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from gptkit.ejection.groups import IDS
 from gptkit.ejection.hugging_face.batched import batched, mapped
 from gptkit.ejection.hugging_face.entries import Entry, entries_of, has_bare_states, keeps_own_state, setting
 from gptkit.ejection.hugging_face.interface import through_interface, with_separate_gate
@@ -67,7 +68,7 @@ class Layers:
         """Whether a module of a layer reads the ids of tokens."""
         parts = [part for block in self.blocks for part in walk(block) if part.name != "Context"]
         copied = any(".ids_BT" in part.text for part in parts if part.copied)
-        return bool(self.shared) or copied or any('cache.shared["ids"]' in part.text for part in parts)
+        return bool(self.shared) or copied or any(IDS in part.text for part in parts)
 
     @property
     def counted(self) -> bool:

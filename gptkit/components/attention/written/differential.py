@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.components.attention.written.parts import append_to, attend, causal_mask, position_parts, relative_position
-from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, linear, written
+from gptkit.components.attention.written.parts import (
+    append_to,
+    attend,
+    causal_mask,
+    common_position,
+    position_calls,
+    position_parts,
+)
+from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, linear, written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.differential import DifferentialSpec
@@ -73,19 +80,12 @@ _FIELDS = (
 
 def differential(spec: DifferentialSpec, context: WritingContext) -> Written:
     """Return the attention as a class."""
-    position, sometimes = relative_position(context, spec.head_shape(), together=True)
-    if sometimes:
-        raise NotWrittenError(
-            f"attention {spec.name!r} cannot be written out if only some layers have a position",
-            hint="Set the same position for all layers.",
-        )
+    position = common_position(spec, context, spec.head_shape(), together=True)
     mask, mask_call, settings = causal_mask(context, spec.window, None)
     parts = {"causal_mask": mask, "append_to": append_to, "norm": written(spec.norm, context, dim=Name("2 * $D_HEAD"))}
-    calls = {"query": "", "key": "", "both": ""}
+    calls = position_calls(position)
     if position is not None:
         parts |= position_parts(position)
-        named = {"query": {"x": "q_BHTD"}, "key": {"x": "k_BHTD"}, "both": {"q": "q_BHTD", "k": "k_BHTD"}}
-        calls |= {purpose: position.call(purpose, **named[purpose]) for purpose in named if purpose in position.calls}
     settings |= {
         "N_HEADS": Setting(spec.n_heads, "heads, each with two queries"),
         "N_KV_HEADS": Setting(spec.n_kv_heads, "heads of keys and values, each with two keys"),

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.components.attention.written.parts import append_to, attend, causal_mask, position_parts, relative_position
-from gptkit.kinds.written import NotWrittenError, Setting, WritingContext, Written, fill, linear, written
+from gptkit.components.attention.written.parts import (
+    append_to,
+    attend,
+    causal_mask,
+    common_position,
+    position_calls,
+    position_parts,
+)
+from gptkit.kinds.written import Setting, WritingContext, Written, fill, linear, written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.expert_heads import ExpertHeadsSpec
@@ -89,23 +96,16 @@ _FIELDS = ("n_experts", "router", "n_kv_heads", "d_head", "output_bias", "dropou
 def expert_heads(spec: ExpertHeadsSpec, context: WritingContext) -> Written:
     """Return the attention as a class, and its router."""
     heads = spec.head_shape()
-    position, sometimes = relative_position(context, heads, together=True)
-    if sometimes:
-        raise NotWrittenError(
-            f"attention {spec.name!r} cannot be written out if only some layers have a position",
-            hint="Set the same position for all layers.",
-        )
+    position = common_position(spec, context, heads, together=True)
     mask, mask_call, settings = causal_mask(context, spec.window, None)
     parts = {
         "causal_mask": mask,
         "append_to": append_to,
         "router": written(spec.router, context, n_experts=spec.n_experts),
     }
-    calls = {"query": "", "key": "", "both": ""}
+    calls = position_calls(position)
     if position is not None:
         parts |= position_parts(position)
-        named = {"query": {"x": "q_BHTD"}, "key": {"x": "k_BHTD"}, "both": {"q": "q_BHTD", "k": "k_BHTD"}}
-        calls |= {purpose: position.call(purpose, **named[purpose]) for purpose in named if purpose in position.calls}
     settings |= {
         "N_EXPERTS": Setting(spec.n_experts, "experts of a layer"),
         "N_HEADS": Setting(heads.n_heads, "heads of a token, those of its experts"),

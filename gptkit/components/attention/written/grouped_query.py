@@ -12,6 +12,7 @@ from gptkit.components.attention.written.parts import (
     attend,
     causal_mask,
     head_gate,
+    position_calls,
     position_parts,
     relative_position,
 )
@@ -184,16 +185,8 @@ def _positioned(
     if position is None:
         return ""
     parts |= position_parts(position)
-    names = {"query": {"x": "q_BHTD"}, "key": {"x": "k_BHTD"}, "both": {"q": "q_BHTD", "k": "k_BHTD"}}
-    lines = fill(
-        POSITION,
-        **{
-            purpose: position.call(purpose, **given)
-            if purpose in position.calls and not (reused and purpose == "key")
-            else ""
-            for purpose, given in names.items()
-        },
-    )
+    calls = position_calls(position)
+    lines = fill(POSITION, **(calls | {"key": ""} if reused else calls))
     lines = "" if lines == "\n" else lines
     if not sometimes or (reused and not lines):
         return lines

@@ -10,12 +10,12 @@ from gptkit.components.attention.written.parts import (
     append_to,
     attend,
     causal_mask,
+    common_position,
     head_gate,
     position_parts,
-    relative_position,
 )
 from gptkit.kinds.position import HeadShape
-from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, linear, written
+from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, linear, written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.latent import LatentSpec
@@ -159,12 +159,7 @@ def latent(
     """
     assert spec.n_heads is not None
     assert spec.kv_rank is not None
-    position, sometimes = relative_position(context, HeadShape(spec.n_heads, 1, spec.d_rotary))
-    if sometimes:
-        raise NotWrittenError(
-            f"attention {spec.name!r} cannot be written out if only some layers have a position",
-            hint="Set the same position for all layers.",
-        )
+    position = common_position(spec, context, HeadShape(spec.n_heads, 1, spec.d_rotary))
     mask, mask_call, settings = causal_mask(context, spec.window, None)
     parts = {"causal_mask": mask, "append_to": append_to}
     calls = {"query": "", "unrotated": "", "key": ""}

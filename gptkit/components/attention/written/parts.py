@@ -6,7 +6,17 @@ from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.position import HeadShape
 from gptkit.kinds.written import NotWrittenError, Setting, WritingContext, Written, fill, written
 
-__all__ = ["any_indexer", "append_to", "attend", "causal_mask", "head_gate", "position_parts", "relative_position"]
+__all__ = [
+    "any_indexer",
+    "append_to",
+    "attend",
+    "causal_mask",
+    "common_position",
+    "head_gate",
+    "position_calls",
+    "position_parts",
+    "relative_position",
+]
 
 _APPEND = '''
 def $class_name(cache: dict[str, Tensor], name: str, new_BHTD: Tensor) -> Tensor:
@@ -151,6 +161,33 @@ def relative_position(context: WritingContext, heads: HeadShape, *, together: bo
             hint="Choose attention multi-head or grouped-query, or position rotary.",
         )
     return result, without and len(kinds) == 1
+
+
+def common_position(
+    spec: AttentionSpec, context: WritingContext, heads: HeadShape, *, together: bool = False
+) -> Written | None:
+    """Return the relative position that all layers with this attention have, or none of them.
+
+    Raises:
+        NotWrittenError: only some of them have one.
+    """
+    position, sometimes = relative_position(context, heads, together=together)
+    if sometimes:
+        raise NotWrittenError(
+            f"attention {spec.name!r} cannot be written out if only some layers have a position",
+            hint="Set the same position for all layers.",
+        )
+    return position
+
+
+def position_calls(position: Written | None) -> dict[str, str]:
+    """Return the expressions of rotated queries and keys, separate or both in one call; empty where there is none."""
+    given = {"query": {"x": "q_BHTD"}, "key": {"x": "k_BHTD"}, "both": {"q": "q_BHTD", "k": "k_BHTD"}}
+    calls = {} if position is None else position.calls
+    return {
+        purpose: position.call(purpose, **names) if position is not None and purpose in calls else ""
+        for purpose, names in given.items()
+    }
 
 
 def position_parts(position: Written) -> dict[str, Written]:

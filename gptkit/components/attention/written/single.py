@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from gptkit.components.attention.written.parts import append_to, attend, causal_mask, position_parts, relative_position
+from gptkit.components.attention.written.parts import (
+    append_to,
+    attend,
+    causal_mask,
+    common_position,
+    position_calls,
+    position_parts,
+)
 from gptkit.kinds.position import HeadShape
-from gptkit.kinds.written import NotWrittenError, Setting, WritingContext, Written, fill, linear
+from gptkit.kinds.written import Setting, WritingContext, Written, fill, linear
 
 if TYPE_CHECKING:
     from gptkit.components.attention.simple import SimpleSpec
@@ -100,19 +107,12 @@ def _class(
     output: bool,
     fields: Collection[str],
 ) -> Written:
-    position, sometimes = relative_position(context, heads, together=True)
-    if sometimes:
-        raise NotWrittenError(
-            f"attention {spec.name!r} cannot be written out if only some layers have a position",
-            hint="Set the same position for all layers.",
-        )
+    position = common_position(spec, context, heads, together=True)
     mask, mask_call, settings = causal_mask(context, spec.window, None)
     parts = {"causal_mask": mask, "append_to": append_to}
-    calls = {"query": "", "key": "", "both": ""}
+    calls = position_calls(position)
     if position is not None:
         parts |= position_parts(position)
-        named = {"query": {"x": "q_BHTD"}, "key": {"x": "k_BHTD"}, "both": {"q": "q_BHTD", "k": "k_BHTD"}}
-        calls |= {purpose: position.call(purpose, **named[purpose]) for purpose in named if purpose in position.calls}
     if weights:
         settings["D_HEAD"] = Setting(heads.d_head, "features of the head")
         if scale:

@@ -61,14 +61,8 @@ class $class_name(nn.Module):
     def forward(self, x_BTE: Tensor$call) -> Tensor:
         """Transform each token by its experts, (B, T, E) to (B, T, E)."""
         x_NE = x_BTE.flatten(0, 1)
-        #if by_id
-        experts_NK, weights_NK = self.router(x_NE, cache.shared["ids"].flatten())
-        #elif reads
         #if $ROUTES_IDS
         experts_NK, weights_NK = self.router(x_NE, cache.shared["ids"].flatten())
-        #else
-        experts_NK, weights_NK = self.router(x_NE)
-        #end
         #else
         experts_NK, weights_NK = self.router(x_NE)
         #end
@@ -134,8 +128,9 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         width = Setting(spec.latent, "features of the vectors that experts transform")
         form = _narrowed(form, width)
     parts = {"router": _router(spec, context), "experts": form}
-    by_id = "BY_ID" in parts["router"].settings  # routers are one class, to which the ids are passed in all layers
-    reads = by_id or _reads_ids(spec, context)
+    # Routers of one class, some of which read ids, receive them in all layers.
+    routes_ids = spec.router.reads_ids or "BY_ID" in parts["router"].settings
+    reads = routes_ids or _reads_ids(spec, context)
     if spec.shared is not None:
         parts["shared"] = written(spec.shared, context)
     if spec.output_norm is not None:
@@ -158,8 +153,6 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         on_input=spec.weights_on == "input",
         result=result,
         call=", positions_T: Tensor, cache: dict[str, Tensor]" if reads else "",
-        reads=reads,
-        by_id=by_id,
         normed=spec.output_norm is not None,
         output_bias=spec.output_bias,
         branches=spec.branch_norm is not None,
@@ -168,7 +161,10 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         latent_down=linear(context, "D_MODEL", "$D_LATENT", bias=False),
         latent_up=linear(context, "$D_LATENT", "D_MODEL", bias=False),
     )
-    settings = {"N_EXPERTS": Setting(spec.n_experts, "experts of a layer")}
+    settings = {
+        "N_EXPERTS": Setting(spec.n_experts, "experts of a layer"),
+        "ROUTES_IDS": Setting(routes_ids, "whether the router receives the ids of tokens"),
+    }
     if spec.latent:
         settings["D_LATENT"] = width
     if spec.scale != 1:
@@ -177,8 +173,6 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         "n_experts identity_experts router expert shared shared_gate weights_on scale output_bias output_norm branch_norm"
     )
     calls = {"apply": "self.feedforward($x, positions_T, cache)"} if reads else {}
-    if reads:
-        settings["ROUTES_IDS"] = Setting(spec.router.reads_ids, "whether the ids of tokens determine their experts")
     fields = (*names.split(), "latent")
     return Written(
         "MixtureOfExperts", text, settings=settings, parts=parts, calls=calls, section="feedforward", fields=fields
@@ -199,7 +193,7 @@ def _reads_ids(spec: ExpertsSpec, context: WritingContext) -> bool:
     """Return whether the mixture receives the ids of tokens; all do if one of them reads these, to be one class."""
     layers = [layer.feedforward for layer in context.layers]
     any_layer = any(isinstance(each, type(spec)) and each.router.reads_ids for each in layers)
-    return spec.router.reads_ids or (any_layer and spec in layers)
+    return any_layer and spec in layers
 
 
 def _experts(spec: ExpertsSpec, context: WritingContext) -> Written:
