@@ -172,7 +172,7 @@ def test_triangular_systems_are_solved_by_products(size: int) -> None:
     result = solve_unit_lower(a * 0.3, b, upper=False, unitriangular=True)
     expected = torch.linalg.solve_triangular((a * 0.3).double(), b.double(), upper=False, unitriangular=True)
     torch.testing.assert_close(result, expected.float(), atol=1e-4, rtol=1e-4)
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(ExternalModelError, match="only lower ones"):
         solve_unit_lower(a, b, upper=True, unitriangular=True)
 
 

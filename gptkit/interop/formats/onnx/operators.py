@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptkit.core.errors import ExternalModelError
+
 __all__ = ["decompositions", "solve_unit_lower", "translations"]
 
 _CHUNK = 64
@@ -45,10 +47,13 @@ def solve_unit_lower(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, un
         upper, left, unitriangular: as for torch.linalg.solve_triangular; only those of this form are supported.
 
     Raises:
-        NotImplementedError: another form is asked for.
+        ExternalModelError: another form is asked for.
     """
     if upper or not left or not unitriangular:
-        raise NotImplementedError("only lower triangular systems with ones on the diagonal can be expressed in ONNX")
+        raise ExternalModelError(
+            "of triangular systems, only lower ones with ones on the diagonal can be expressed in ONNX",
+            hint="Export a program of torch.export instead, which has all of them (a path that ends in .pt2).",
+        )
     size = a.shape[-1]
     most = size if isinstance(size, int) else _CHUNK
     index_C = torch.arange(size, device=a.device)
