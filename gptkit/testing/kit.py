@@ -43,12 +43,12 @@ from gptkit.testing.subject import Subject
 
 __all__ = ["KNOWN_FAILURES", "checks_for", "instances", "require_known", "run_checks"]
 
-_MODULE = (module.checks, device.checks, while_training.checks)
+_MODULE = (module.checks, device.checks, while_training.checks, initialization.checks)
+"""Checks of all parts of a model."""
 
 _KINDS: Mapping[str, tuple[Checks, ...]] = {
     "attention": (
         *_MODULE,
-        initialization.checks,
         tokens.checks,
         states.checks,
         attention.checks,
@@ -57,68 +57,16 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
         written.checks,
     ),
     "attention-backend": (attention_backend.checks,),
-    "position": (
-        *_MODULE,
-        initialization.checks,
-        tokens.checks,
-        states.checks,
-        position.checks,
-        written.checks,
-    ),
+    "position": (*_MODULE, tokens.checks, states.checks, position.checks, written.checks),
     "rotary-scaling": (tokens.checks, states.checks, position.scaling_checks, written.checks),
-    "block": (
-        *_MODULE,
-        initialization.checks,
-        tokens.checks,
-        states.checks,
-        written.checks,
-    ),
-    "norm": (
-        *_MODULE,
-        initialization.checks,
-        vectors.checks,
-        vectors.norm_checks,
-        written.checks,
-    ),
-    "linear": (*_MODULE, initialization.checks, linear.checks, written.checks),
-    "activation": (
-        *_MODULE,
-        initialization.checks,
-        vectors.checks,
-        vectors.activation_checks,
-        written.checks,
-    ),
-    "feedforward": (
-        *_MODULE,
-        initialization.checks,
-        vectors.checks,
-        linear.user_checks,
-        division.checks,
-        written.checks,
-    ),
-    "router": (
-        *_MODULE,
-        initialization.checks,
-        vectors.router_checks,
-        written.checks,
-    ),
-    "embedding": (
-        *_MODULE,
-        initialization.checks,
-        ends.embedding_checks,
-        tokens.checks,
-        states.checks,
-        division.vocabulary_checks,
-        written.checks,
-    ),
-    "head": (
-        *_MODULE,
-        initialization.checks,
-        ends.head_checks,
-        states.checks,
-        division.vocabulary_checks,
-        written.checks,
-    ),
+    "block": (*_MODULE, tokens.checks, states.checks, written.checks),
+    "norm": (*_MODULE, vectors.checks, vectors.norm_checks, written.checks),
+    "linear": (*_MODULE, linear.checks, written.checks),
+    "activation": (*_MODULE, vectors.checks, vectors.activation_checks, written.checks),
+    "feedforward": (*_MODULE, vectors.checks, linear.user_checks, division.checks, written.checks),
+    "router": (*_MODULE, vectors.router_checks, written.checks),
+    "embedding": (*_MODULE, ends.embedding_checks, tokens.checks, states.checks, division.vocabulary_checks, written.checks),
+    "head": (*_MODULE, ends.head_checks, states.checks, division.vocabulary_checks, written.checks),
     "initializer": (initial.checks,),
     "sampler": (sampler.checks,),
     "precision": (precision.checks,),

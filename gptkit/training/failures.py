@@ -90,11 +90,10 @@ def not_finite(
     return TrainingError(f"{what} at step {step}", hint=hint, common=True)
 
 
-def warn_of_no_targets(step: int) -> bool:
-    """Warn that a step had no target; return True."""
+def warn_of_no_targets(step: int) -> None:
+    """Warn that a step had no target."""
     _log.warning(
         "step %d: all tokens of its data windows are masked, so nothing is learned from them (prompts longer than a data "
         "window?); raise training.window or training.batch_size, or shorten the prompts. Later steps are not reported.",
         step,
     )
-    return True

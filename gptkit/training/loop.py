@@ -261,8 +261,9 @@ class Trainer:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 self._saver.finish(self._callbacks)
                 raise not_finite(self.spec, self.precision, self._checkpoints, step, loss, norm)
-            if loss == norm == 0 and self.processes.is_main:
-                self._warned = self._warned or warn_of_no_targets(step)
+            if loss == norm == 0 and self.processes.is_main and not self._warned:
+                warn_of_no_targets(step)
+                self._warned = True
         self.state.since_log += values
         self._fresh.clear()
 

@@ -58,7 +58,7 @@ def _leaves(state: LayerState) -> Iterator[Leaf]:
     if isinstance(state, CompositeState):
         for part in state.parts.values():
             yield from _leaves(part)
-    elif isinstance(state, GrowingState | SlidingState | RecurrentState | BlockState):
+    elif isinstance(state, Leaf):
         yield state
     else:
         raise StateError(f"a decode step with a state of the class {type(state).__name__} cannot be compiled")
