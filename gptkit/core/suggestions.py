@@ -5,24 +5,29 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-__all__ = ["did_you_mean"]
+__all__ = ["closest", "did_you_mean"]
 
 _MANY = 30
 """More names than this are not listed one by one."""
 
 
+def closest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that an unknown one is probably a misspelling of."""
+    return next(iter(_nearest(name, known, 1, 0.6)), None)
+
+
 def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> str:
     """Return the remedy for an unknown name: ``did you mean 'rms'? (registered: layer, none, rms)``."""
-    # Upper and lower case are not compared: RMS is close to rms.
-    by_case = {each.casefold(): each for each in reversed(known)}
-
-    def nearest(n: int, cutoff: float) -> list[str]:
-        return [by_case[each] for each in difflib.get_close_matches(name.casefold(), list(by_case), n=n, cutoff=cutoff)]
-
-    close = nearest(1, 0.6)
+    close = closest(name, known)
     listed = f"{label}: {', '.join(known)}" if known else f"{label}: none"
     if len(known) > _MANY:
-        near = nearest(6, 0.3) or known[:6]
+        near = _nearest(name, known, 6, 0.3) or known[:6]
         counted = f"{label} {len(known)}" if label.endswith(" are") else f"{len(known)} {label}"
         listed = f"{counted}, among them {', '.join(near)}"
-    return f"did you mean {close[0]!r}? ({listed})" if close else listed
+    return f"did you mean {close!r}? ({listed})" if close else listed
+
+
+def _nearest(name: str, known: Sequence[str], n: int, cutoff: float) -> list[str]:
+    # Upper and lower case are not compared: RMS is close to rms.
+    by_case = {each.casefold(): each for each in reversed(known)}
+    return [by_case[each] for each in difflib.get_close_matches(name.casefold(), list(by_case), n=n, cutoff=cutoff)]

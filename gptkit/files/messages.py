@@ -10,10 +10,10 @@ from pydantic_core import ErrorDetails
 from gptkit.core.component import Component
 from gptkit.core.registry import Registry
 from gptkit.core.spec import describe
-from gptkit.core.suggestions import did_you_mean
+from gptkit.core.suggestions import closest, did_you_mean
 from gptkit.files.tracing import Trace
 
-__all__ = ["expected", "message"]
+__all__ = ["expected", "is_misspelled_name", "message"]
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -86,6 +86,14 @@ def message(error: ErrorDetails, result: Trace, registry: Registry) -> str:
     return text[:1].lower() + text[1:] if text.startswith(("Input ", "Value ", "Unable ")) else text
 
 
+def is_misspelled_name(result: Trace) -> bool:
+    """Return whether an unknown field of a component is closer to `name` than to any field."""
+    owner, key = result.owner, str(result.path[-1])
+    if owner is None or not issubclass(owner, Component) or "name" not in owner.model_fields:
+        return False
+    return closest(key, list(owner.model_fields)) == "name"
+
+
 def _indexed(value: Any) -> bool:
     """Return whether the value results from `--set list.0.key=value` without an existing list."""
     return isinstance(value, Mapping) and len(value) > 0 and all(str(key).isdigit() for key in value)
@@ -100,6 +108,8 @@ def _unknown_key(key: str, result: Trace, registry: Registry) -> str:
     fields = [name for name in owner.model_fields if name != "name"]
     what = f"{owner.kind} {owner.component_name()!r} has no field {key!r}"
     listed = f"fields: {', '.join(fields)}" if fields else "it has no fields"
+    if is_misspelled_name(result):
+        return f"{owner.kind} has no field {key!r}; did you mean 'name'?"
     having = [name for name, entry in registry.entries(owner.kind).items() if key in entry.cls.model_fields]
     if having:
         # The field exists in other components, so the component is probably the wrong one.

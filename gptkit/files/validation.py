@@ -14,7 +14,7 @@ from gptkit.core.errors import Problem, SpecError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.core.requirements import unmet_requirements
 from gptkit.core.spec import describe
-from gptkit.files.messages import expected, message
+from gptkit.files.messages import expected, is_misspelled_name, message
 from gptkit.files.nodes import Place
 from gptkit.files.source import Source
 from gptkit.files.tracing import Trace, trace
@@ -22,6 +22,8 @@ from gptkit.files.tracing import Trace, trace
 __all__ = ["validate", "validate_data"]
 
 MAX_PROBLEMS = 100
+_MAX_TRACED = 1000
+"""More errors of pydantic than this are not traced, which takes seconds; most of them repeat others."""
 _ABSENT = object()
 S = TypeVar("S", bound=BaseModel)
 Path = tuple[str | int, ...]
@@ -77,9 +79,9 @@ class _TracedError:
 def _problems(
     details: Sequence[ErrorDetails], data: Any, spec_class: type[BaseModel], registry: Registry, source: Source | None
 ) -> list[Problem]:
-    result = [_TracedError(error, trace(spec_class, data, error["loc"], registry)) for error in details[:MAX_PROBLEMS]]
-    problems = []
-    for group in _groups(_likeliest_branches(result)):
+    result = [_TracedError(error, trace(spec_class, data, error["loc"], registry)) for error in details[:_MAX_TRACED]]
+    problems: dict[tuple[Any, ...], Problem] = {}
+    for group in _groups(_without_consequences(_likeliest_branches(result), data)):
         wanted = [phrase for phrase in (expected(item.error) for item in group) if phrase]
         first = group[0]
         if len(group) > 1 and len(wanted) == len(group):
@@ -87,14 +89,28 @@ def _problems(
         else:
             # In a union, the branch that accepts the type has the more specific error.
             first = next((item for item in group if not expected(item.error)), first)
-            text = message(first.error, first.trace, registry)
-        problem = Problem(_as_written(first.trace.path, data), text)
-        problems.append(_located(problem, source, key=first.error["type"] == "extra_forbidden"))
-    problems = list(dict.fromkeys(problems))
+            text = message(first.error, replace(first.trace, path=_as_written(first.trace.path, data)), registry)
+        kind = first.error["type"]
+        problem = _located(Problem(_as_written(first.trace.path, data), text), source, key=kind == "extra_forbidden")
+        problems.setdefault(_cause(problem, kind), problem)
+    return _limited(list(problems.values()), source, len(details) - len(result))
+
+
+def _cause(problem: Problem, kind: str) -> tuple[Any, ...]:
+    """Return the same key for one error in several layers that repeat a value of the file, as aliases of YAML do."""
+    if problem.line is None:
+        return (problem, kind)
+    return (_place(problem), kind, tuple("*" if isinstance(part, int) else part for part in problem.path))
+
+
+def _limited(problems: list[Problem], source: Source | None, n_unread: int) -> list[Problem]:
+    """Return the first problems in the order of the file, and the number of the others at the location of the next one."""
     if source is not None:
-        problems.sort(key=lambda problem: source.order(_place(problem)))
-    if len(details) > MAX_PROBLEMS:
-        problems.append(Problem((), f"and {len(details) - MAX_PROBLEMS} more errors"))
+        problems = sorted(problems, key=lambda problem: source.order(_place(problem)))
+    rest = max(len(problems) - MAX_PROBLEMS, 0) + n_unread
+    if rest:
+        *_, last = problems[: MAX_PROBLEMS + 1]
+        problems[MAX_PROBLEMS:] = [replace(last, message=f"and {rest} more errors")]
     return problems
 
 
@@ -108,6 +124,18 @@ def _likeliest_branches(result: Sequence[_TracedError]) -> list[_TracedError]:
             misfits.setdefault(path, Counter())[name] += keys
     chosen = {(path, min(counts, key=counts.__getitem__)) for path, counts in misfits.items()}
     return [item for item in result if item.trace.branch is None or item.trace.branch in chosen]
+
+
+def _without_consequences(result: Sequence[_TracedError], data: Any) -> list[_TracedError]:
+    """Return the errors without unknown fields beside a misspelled `name`, since which component has them is unknown."""
+    unknown = [item.trace for item in result if item.error["type"] == "extra_forbidden"]
+    misspelled = {each.path for each in unknown if is_misspelled_name(each) and not _has_name(each.path[:-1], data)}
+    consequences = {each.path for each in unknown if any(each.path[:-1] == path[:-1] for path in misspelled)} - misspelled
+    return [item for item in result if item.trace.path not in consequences]
+
+
+def _has_name(path: Path, data: Any) -> bool:
+    return _exists((*_as_written(path, data), "name"), data)
 
 
 def _groups(result: Iterable[_TracedError]) -> list[list[_TracedError]]:

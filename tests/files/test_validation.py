@@ -85,6 +85,7 @@ nam: x
         ("name: plain, mode: fats", "mode: expected 'fast' or 'slow', got the text 'fats'; did you mean 'fast'?"),
         ("name: plain, mode: 5", "mode: expected 'fast' or 'slow', got the number 5"),
         ("name: plain, eps: 0", "eps: must be greater than 0, got 0"),
+        ("name: exact, nam: plain", "nam: norm has no field 'nam'; did you mean 'name'?"),
         ("name: 5", "norm 'name' is not a text; choose one of: exact, other, plain"),
         ("name: ", "norm has no 'name'; choose one of: exact, other, plain"),
     ],
@@ -95,6 +96,19 @@ def test_messages_have_one_style(messages, fields, message):
     location, _, rest = line.partition(": ")
     assert location.startswith("gpt.yaml:2:")
     assert rest.removeprefix("norm.").removeprefix("norm: ").startswith(message)
+
+
+def test_misspelled_name_is_one_error(messages):
+    assert messages("needed: 1\nnorm: {nam: plain, eps: 1e-3, offset: 1}") == [
+        "gpt.yaml:2:8: norm.nam: norm has no field 'nam'; did you mean 'name'?"
+    ]
+    assert len(messages("needed: 1\nnorm: {name: other, nam: plain, eps: 1e-3, offset: 1}")) > 1
+
+
+def test_error_in_a_repeated_alias_is_reported_once(messages):
+    result = messages("needed: 1\nsamplers: [&one {name: plain, nothing: 1}, *one, *one]")
+    assert len(result) == 1
+    assert "nothing" in result[0]
 
 
 def test_component_without_fields_is_reported():
@@ -146,7 +160,8 @@ def test_data_without_a_file_is_validated():
 def test_excess_errors_are_counted(messages):
     result = messages("needed: 1\nsamplers: [" + "nothing-such, " * 500 + "]")
     assert len(result) == MAX_PROBLEMS + 1
-    assert result[-1] == f"and {500 - MAX_PROBLEMS} more errors"
+    assert result[-1].endswith(f"samplers.{MAX_PROBLEMS}: and {500 - MAX_PROBLEMS} more errors")
+    assert result[-1].startswith("gpt.yaml:2:")
 
 
 class Circle(Spec):

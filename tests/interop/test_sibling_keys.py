@@ -178,4 +178,5 @@ def test_sibling_keys_are_read_as_transformers_reads_them_or_refused(start: int,
 @pytest.mark.slow
 def test_more_configurations_are_read_or_refused(tmp_path: Path) -> None:
     result = [outcome(seed, tmp_path / str(seed)) for seed in range(1000, 1200)]
-    assert result.count("same") > 70
+    # About a third; the exact number depends on the models in `MODELS`.
+    assert result.count("same") > 50

@@ -81,6 +81,13 @@ def test_error_in_one_layer_is_located_and_one_in_all_layers_is_reported_once() 
     assert message.startswith("attention.n_heads: ")
 
 
+def test_unknown_field_in_all_layers_is_reported_once() -> None:
+    attention = {"name": "multi-head", "n_heads": 4, "n_kv_heads": 2}
+    (message,) = problems(attention=attention, layers=[{"repeat": 3}, {"norm": "layer"}])
+    assert message.startswith("attention.n_kv_heads: attention 'multi-head' has no field 'n_kv_heads'")
+    assert "set attention.name too" in message
+
+
 def test_absolute_position_of_a_layer_is_rejected() -> None:
     (message,) = problems(layers=[{}, {"position": "learned"}])
     assert message.startswith("layers.1.position: position 'learned' is absolute")
