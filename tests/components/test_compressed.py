@@ -10,6 +10,7 @@ import torch
 import gptkit
 from gptkit.core.errors import GptkitError
 from gptkit.nn.forward import Forward
+from tests.support.learning import N_TOKENS, assert_learns, repeated
 
 B, T, E = 2, 29, 24
 HEADS = {"n_heads": 6, "d_head": 12, "d_rotary": 6, "q_rank": 14, "sliding_window": 5, "sinks": True}
@@ -98,6 +99,22 @@ def test_rows_of_joined_caches_continue_their_own_blocks(kind: str) -> None:
             torch.testing.assert_close(logits[row], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_queries_window_by_window_equal_all_at_once(kind: str) -> None:
+    attention, ids = model(KINDS[kind]).blocks[0].attention, torch.zeros(B, T, dtype=torch.long)
+    at_once = attention(vectors(), Forward(ids, keep_weights=True))
+    torch.testing.assert_close(attention(vectors(), Forward(ids)), at_once, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_calls_longer_and_shorter_than_the_window_equal_one_call(kind: str) -> None:
+    decoder, ids = model(KINDS[kind]), torch.arange(3, 3 + 2 * T).view(2, T) % 50
+    cache, expected = decoder.new_cache(2), decoder(ids).logits
+    calls = ids.split([12, 7, 1, 6, 3], dim=1)
+    actual = torch.cat([decoder(part, cache=cache).logits for part in calls], dim=1)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_cache_grows_by_an_entry_for_each_block() -> None:
     decoder = model(KINDS["compressed_sparse_attention"])
     short, long = (decoder.new_cache(1, capacity=capacity).bytes for capacity in (300, 600))
@@ -111,6 +128,13 @@ def test_only_the_indexer_learns_from_its_loss() -> None:
     forward.losses["indexer"].backward()
     learned = {name for name, parameter in attention.named_parameters() if parameter.grad is not None}
     assert learned == {name for name, _ in attention.named_parameters() if name.startswith("indexer.")}
+
+
+@pytest.mark.parametrize("fields", [{"top_k": None, "overlap": False}, {"top_k": 2, "index_heads": 2, "d_index": 8}])
+def test_training_learns_to_repeat_a_token_beyond_the_window(fields: dict[str, Any]) -> None:
+    attention = {"name": "compressed", "n_heads": 2, "d_head": 16, "d_rotary": 8, "sliding_window": 2, "block_size": 2}
+    layout = {"d_model": 32, "n_layers": 1, "context_length": 16, "attention": {**attention, **fields}}
+    assert_learns(gptkit.GPT(layout, N_TOKENS, seed=0), repeated(6), steps=100)
 
 
 def test_unsuitable_fields_are_refused_by_name() -> None:

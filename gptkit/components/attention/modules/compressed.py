@@ -114,11 +114,14 @@ class CompressedAttention(Attention):
             n_batch = x_BTE.shape[0]
             keys_BSD = torch.cat((keys_BSD, entries[0].to(keys_BSD.dtype)), dim=1)
             mask_BTS = torch.cat((mask_BTS.expand(n_batch, -1, -1), visible_BTN), dim=2)
-        weights_BHTS = self._weights(q_BHTD, keys_BSD, mask_BTS)
-        forward.keep_weights(self.layer, weights_BHTS[..., :n_tokens])
-        if scores_BTN is not None:
-            self._learn(weights_BHTS[..., n_tokens:], scores_BTN, forward)
-        out_BHTD = dropout(weights_BHTS, self.dropout, self.training) @ keys_BSD[:, None]
+        if forward.weights is not None or self._learns(scores_BTN) or not isinstance(offset, int):
+            weights_BHTS = self._weights(q_BHTD, keys_BSD, mask_BTS)
+            forward.keep_weights(self.layer, weights_BHTS[..., :n_tokens])
+            if scores_BTN is not None:
+                self._learn(weights_BHTS[..., n_tokens:], scores_BTN, forward)
+            out_BHTD = self._sums(weights_BHTS, keys_BSD)
+        else:
+            out_BHTD = self._by_windows(q_BHTD, keys_BSD, mask_BTS, n_tokens)
         if self.rotates:  # values are rotated as keys are
             prepared = self._prepared(self.inverse, -forward.positions, "inverse", forward)
             out_BHTD = self._turned(self.inverse, out_BHTD, prepared)
@@ -186,11 +189,15 @@ class CompressedAttention(Attention):
         chosen_BTN = torch.zeros_like(visible_BTN).scatter(-1, order_BTN, True) & visible_BTN
         return chosen_BTN, scores_BTN.masked_fill(~chosen_BTN, lowest)
 
+    def _learns(self, scores_BTN: Tensor | None) -> bool:
+        """Return whether the indexer learns from this call."""
+        return scores_BTN is not None and self.training and bool(self.loss_weights["indexer"]) and torch.is_grad_enabled()
+
     def _learn(self, weights_BHTN: Tensor, scores_BTN: Tensor, forward: Forward) -> None:
         """Add the loss of the indexer for this call's queries."""
-        weight = self.loss_weights["indexer"]
-        if not self.training or not weight or not torch.is_grad_enabled():
+        if not self._learns(scores_BTN):
             return
+        weight = self.loss_weights["indexer"]
         p_BTN = weights_BHTN.detach().to(scores_BTN.dtype).mean(dim=1)
         total_BT1 = p_BTN.sum(dim=-1, keepdim=True)
         p_BTN = p_BTN / total_BT1.clamp(min=1e-20)
@@ -216,7 +223,9 @@ class CompressedAttention(Attention):
     def _weights(self, q_BHTD: Tensor, k_BSD: Tensor, mask_BTS: Tensor) -> Tensor:
         """Return the attention weights, (B, H, T, S), without those of sinks."""
         wide = torch.promote_types(q_BHTD.dtype, torch.float32)
-        scores_BHTS = (q_BHTD @ k_BSD.transpose(-1, -2)[:, None] * self.d_head**-0.5).to(wide)
+        # All heads have the same keys, so their queries are rows of one product.
+        q_BXD = (q_BHTD * self.d_head**-0.5).flatten(1, 2)
+        scores_BHTS = torch.unflatten(q_BXD @ k_BSD.transpose(-1, -2), 1, q_BHTD.shape[1:3]).to(wide)
         scores_BHTS = scores_BHTS.masked_fill(~mask_BTS[:, None], float("-inf"))
         n_keys = scores_BHTS.shape[-1]
         if self.sinks is not None:
@@ -224,6 +233,30 @@ class CompressedAttention(Attention):
             scores_BHTS = torch.cat((scores_BHTS, sinks_BHT1), dim=-1)
         weights_BHTS: Tensor = scores_BHTS.softmax(dim=-1)
         return weights_BHTS[..., :n_keys].to(k_BSD.dtype)
+
+    def _sums(self, weights_BHTS: Tensor, k_BSD: Tensor) -> Tensor:
+        """Return the heads' outputs, (B, H, T, D)."""
+        weights_BXS = dropout(weights_BHTS, self.dropout, self.training).flatten(1, 2)
+        return torch.unflatten(weights_BXS @ k_BSD, 1, weights_BHTS.shape[1:3])
+
+    def _by_windows(self, q_BHTD: Tensor, keys_BSD: Tensor, mask_BTS: Tensor, n_tokens: int) -> Tensor:
+        """Return the heads' outputs, (B, H, T, D): of as many queries at a time as a window has, which see two windows.
+
+        Args:
+            keys_BSD: the tokens in view, of which the last are those of this call, then the entries.
+            n_tokens: number of tokens in view.
+        """
+        n_queries, size = q_BHTD.shape[2], self.sliding_window
+        if not isinstance(n_queries, int) or n_queries <= size:  # a number that varies while the model is traced
+            return self._sums(self._weights(q_BHTD, keys_BSD, mask_BTS), keys_BSD)
+        outputs, before = [], n_tokens - n_queries
+        for first in range(0, n_queries, size):
+            rows = slice(first, min(first + size, n_queries))
+            seen = slice(max(0, before + first - size + 1), before + rows.stop)
+            keys = torch.cat((keys_BSD[:, seen], keys_BSD[:, n_tokens:]), dim=1)
+            mask = torch.cat((mask_BTS[:, rows, seen], mask_BTS[:, rows, n_tokens:]), dim=2)
+            outputs.append(self._sums(self._weights(q_BHTD[:, :, rows], keys, mask), keys))
+        return torch.cat(outputs, dim=2)
 
     def new_state(self, allocation: Allocation) -> LayerState:
         tokens = allocation.tokens((1, self.d_head), window=self.sliding_window, ordered=False)
