@@ -18,6 +18,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
 from gptkit.ops.routing import hashed_experts
 from tests.support.ejected import source_of
+from tests.support.learning import N_TOKENS, alternating, assert_learns
 from tests.support.parity import make
 
 E, X, V = 8, 6, 50
@@ -79,6 +80,13 @@ def test_written_mixtures_receive_the_ids(part: str) -> None:
     source = source_of(gptkit.GPT({**LAYOUT, part: mixture}, V, device="meta"))
     assert 'self.router(x_NE, cache["ids"].flatten())' in source
     assert '            layer_cache["ids"] = ids_BT\n' in source
+
+
+@pytest.mark.parametrize("router", ["hash", "sqrt-softplus"])
+def test_training_learns_the_token_before_the_last(router: str) -> None:
+    experts = {"name": "experts", "n_experts": 4, "expert": {"name": "gated", "d_hidden": 16}, "router": router}
+    layout = {"d_model": 32, "n_layers": 1, "context_length": 16, "attention": "multi-head", "feedforward": experts}
+    assert_learns(gptkit.GPT(layout, N_TOKENS, seed=0), alternating, steps=60)
 
 
 def test_a_balance_loss_and_an_unknown_vocabulary_are_refused() -> None:
