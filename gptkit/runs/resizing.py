@@ -40,11 +40,14 @@ def grow(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Append copies of a tensor's mean along each axis that is shorter than in `shape`.
 
     The logit of a new id is then the mean of the others, and its probability is at most the average one (Jensen's
-    inequality).
+    inequality). Whole numbers, which name something (the experts of a token id), are those of the first ids.
     """
     for axis, size in enumerate(shape):
         missing = size - tensor.shape[axis]
-        if missing:
+        if missing and not tensor.is_floating_point():
+            first = torch.arange(missing) % tensor.shape[axis]
+            tensor = torch.cat([tensor, tensor.index_select(axis, first)], axis)
+        elif missing:
             mean = tensor.float().mean(axis, keepdim=True).to(tensor.dtype)
             tensor = torch.cat([tensor, mean.expand(*tensor.shape[:axis], missing, *tensor.shape[axis + 1 :])], axis)
     return tensor

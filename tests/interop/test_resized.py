@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 import gptkit
 from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.core.errors import GptkitError
+from gptkit.runs.resizing import grow
 from tests.support.external_files import CONFIG, altered, sound
 
 __all__ = ["sound"]
@@ -69,3 +70,9 @@ def test_the_token_without_a_row_can_be_removed(one_too_many: Path, tmp_path: Pa
 def test_resizing_changes_nothing_where_every_id_has_a_row(sound: Path, tmp_path: Path) -> None:
     run = gptkit.import_model(sound, tmp_path / "run", tokenizer="byte", resize=True)
     assert run.model.vocab_size == ROWS
+
+
+def test_rows_of_names_are_copied_and_of_weights_averaged() -> None:
+    table = torch.tensor([[3, 1], [0, 2]])  # the experts of token ids, as a hash router stores them
+    assert grow(table, (5, 2)).tolist() == [[3, 1], [0, 2], [3, 1], [0, 2], [3, 1]]
+    assert grow(table.float(), (3, 2)).tolist() == [[3.0, 1.0], [0.0, 2.0], [1.5, 1.5]]
