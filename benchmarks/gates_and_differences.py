@@ -1,10 +1,10 @@
-"""Time of attentions `mlstm` and `differential`, beside the plain formula of each.
+"""Time of attentions `mlstm`, `rwkv4` and `differential`, beside the plain formula of each.
 
     python -m benchmarks.gates_and_differences [--tokens 1024] [--rounds 5]
 
 Both sides compute the same function from the same inputs, in fp32 on one thread. Each form is run in turn; the shortest of
 the rounds counts, since other programs can only slow one down. Shapes: B batch, T tokens, H heads, K features of queries and
-keys, V features of values, E model width.
+keys, V features of values, X features of keys and values, E model width.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchmarks.interleave import environment
 from benchmarks.selective_scan import compare
 from gptkit.nn.forward import Forward
 from gptkit.ops.exponential_gating import exponential_gating
+from gptkit.ops.wkv import wkv
 
 __all__ = ["main"]
 
@@ -39,6 +40,20 @@ def by_token(q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, i_BTH: Tensor, f_BT
         out_BHV = (q_BTHK[:, t, :, None] @ C)[:, :, 0]
         size_BH = torch.maximum((n * q_BTHK[:, t]).sum(-1).abs(), (-m).exp()) + 1e-6
         outputs.append(out_BHV / size_BH[..., None])
+    return torch.stack(outputs, dim=1)
+
+
+def averages(k_BTX: Tensor, v_BTX: Tensor, rate_X: Tensor, bonus_X: Tensor) -> Tensor:
+    """The averages of `rwkv4` as their formula has them, with the running maximum m of the exponents."""
+    a = b = torch.zeros_like(k_BTX[:, 0])
+    m, outputs = torch.full_like(a, -1e30), []
+    for k, v in zip(k_BTX.unbind(1), v_BTX.unbind(1), strict=True):
+        largest = torch.maximum(m, k + bonus_X)
+        old, new = (m - largest).exp(), (k + bonus_X - largest).exp()
+        outputs.append((old * a + new * v) / (old * b + new))
+        largest = torch.maximum(m - rate_X, k)
+        old, new = (m - rate_X - largest).exp(), (k - largest).exp()
+        a, b, m = old * a + new * v, old * b + new, largest
     return torch.stack(outputs, dim=1)
 
 
@@ -75,6 +90,15 @@ def main() -> None:
         "token by token": lambda: by_token(q, k, v, i, f),
     }
     compare("mlstm", forms, options.rounds)
+
+    keys, values = (torch.randn(1, options.tokens, E, generator=generator).requires_grad_() for _ in range(2))
+    rate, bonus = (torch.randn(E, generator=generator).requires_grad_() for _ in range(2))
+    empty = torch.zeros(1, E)
+    forms = {
+        "chunks": lambda: wkv(keys, values, rate.exp(), bonus, (empty, empty, empty))[0],
+        "token by token": lambda: averages(keys, values, rate.exp(), bonus),
+    }
+    compare("rwkv4", forms, options.rounds)
 
     attention = {"name": "differential", "n_heads": HEADS, "d_head": D}
     spec = {"d_model": E, "n_layers": 1, "context_length": options.tokens, "position": "none", "attention": attention}

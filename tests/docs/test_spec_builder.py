@@ -269,6 +269,7 @@ NAMED = (
             "branch_norm": "rms",
         },
     },
+    {"attention": {"name": "rwkv4", "d_inner": 20}, "block": "channel-mixing", "position": "none", "linear": "low-rank"},
     {"embedding": {"d_embedding": 8}, "position": "learned", "attention": "single-head", "block": "parallel"},
     {"attention": {**QK_NORM, "v_norm": "rms"}, "layers": [{"attention": {"reuse_kv": True}}, {}], "n_layers": 5},
     {"feedforward": {"name": "experts", "n_experts": 3, "router": {"name": "hash", "table": True}}},

@@ -112,6 +112,7 @@ def small(**changes: Any) -> GPT:
         {"name": "mamba1", "d_inner": 24, "d_state": 6},
         {"name": "rg-lru", "n_heads": 4},
         {"name": "mlstm", "n_heads": 2},
+        {"name": "rwkv4", "d_inner": 24},
         {"name": "differential", "n_heads": 4, "n_kv_heads": 2},
         {"name": "expert-heads", "n_experts": 4, "n_kv_heads": 2},
         {"name": "lightning", "d_head": 8},

@@ -28,7 +28,7 @@ PARTS: dict[str, Any] = {
 }
 
 
-RECURRENT = ("gated-delta", "hybrid", "kimi-delta", "lightning", "mamba1", "mamba2", "mlstm", "rg-lru")
+RECURRENT = ("gated-delta", "hybrid", "kimi-delta", "lightning", "mamba1", "mamba2", "mlstm", "rg-lru", "rwkv4")
 
 
 class Recording(InitializerSpec):

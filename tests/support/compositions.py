@@ -459,6 +459,21 @@ SPECS: dict[str, dict[str, Any]] = {
             {"attention": {"name": "multi-head", **HEADS}, "position": "rotary"},
         ],
     },
+    "time-mixing": {
+        "embedding": {"name": "token", "norm": "layer"},
+        "position": "none",
+        "attention": {"name": "rwkv4", "d_inner": 20},
+        "block": {"name": "channel-mixing", "dropout": 0.1},
+        "feedforward": {"name": "mlp", "activation": "relu-squared", "bias": False},
+        "norm": "layer",
+        "n_layers": 4,
+        "layers": [
+            {},
+            {"attention": {"d_inner": 12}, "norm": {"eps": 0.01}},
+            {"attention": {"name": "multi-head", **HEADS}, "position": "rotary"},
+            {"attention": {"name": "mamba1", "d_inner": 20, "d_state": 5}, "feedforward": "gated", "block": "pre-norm"},
+        ],
+    },
     "lightning": {
         "position": "none",
         "attention": {"name": "lightning", "n_heads": 3, "d_head": 6},

@@ -68,6 +68,7 @@ RECURRENT = {
         n_state=3 * (48 + 10 + 10) + 4 * 12 * 5,
     ),
     "rg-lru": Recurrent({"name": "rg-lru", "d_inner": 20, "n_heads": 2}, n_state=3 * 20 + 20),
+    "rwkv4": Recurrent({"name": "rwkv4", "d_inner": 20}, n_state=24 + 3 * 20, dtypes=(torch.bfloat16, *[torch.float32] * 3)),
     "gated-delta": Recurrent(
         {"name": "gated-delta", "n_heads": 2, "n_value_heads": 4, "d_key": 6, "d_value": 10, "conv_width": 4},
         n_state=3 * (12 + 12 + 40) + 4 * 6 * 10,

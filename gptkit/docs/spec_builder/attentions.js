@@ -172,6 +172,12 @@ const Attentions = (() => {
       walk.activation(name + ".activation", c.activation);
       walk.linear(name + ".output", layer.linear, inner, walk.d_model, c.bias);
     },
+    "rwkv4": (walk, name, c, layer) => {
+      walk.add(name + ".mix", 3 * walk.d_model);
+      for (const each of ["key", "value", "receptance"]) walk.linear(`${name}.${each}`, layer.linear, walk.d_model, c.d_inner, false);
+      for (const each of ["decay", "bonus"]) walk.add(`${name}.${each}`, c.d_inner);
+      walk.linear(name + ".output", layer.linear, c.d_inner, walk.d_model, false);
+    },
     "mlstm": (walk, name, c, layer) => {
       const keys = c.n_heads * c.d_key, values = c.n_heads * c.d_value;
       walk.linear(name + ".input", layer.linear, walk.d_model, 2 * keys + 2 * values, false);

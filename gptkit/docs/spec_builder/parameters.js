@@ -46,7 +46,8 @@ const Parameters = (() => {
 
   const BOTH = ["attention_norm", "feedforward_norm"], AFTER = ["attention_output_norm", "feedforward_output_norm"];
   const NORMS = {"pre-norm": BOTH, "post-norm": BOTH, "deep-norm": BOTH, "output-norm": AFTER, "sandwich": [...BOTH, ...AFTER],
-    "laurel": [...BOTH, ...AFTER, "laurel_norm"], "manifold-hyper-connections": BOTH};
+    "laurel": [...BOTH, ...AFTER, "laurel_norm"], "manifold-hyper-connections": BOTH,
+    "channel-mixing": BOTH};
 
   /** The gated embedding of a layer; layers with equal fields share the table of all layers. */
   function layerEmbedding(walk, name, layer, c) {
@@ -110,6 +111,10 @@ const Parameters = (() => {
     if (spec.name === "laurel") {
       walk.linear(name + ".left", layer.linear, walk.d_model, spec.rank, false);
       walk.linear(name + ".right", layer.linear, spec.rank, walk.d_model, false);
+    }
+    if (spec.name === "channel-mixing") {
+      walk.add(name + ".mix", 2 * walk.d_model);
+      walk.linear(name + ".receptance", layer.linear, walk.d_model, walk.d_model, false);
     }
     if (spec.name === "manifold-hyper-connections") connections(walk, name, spec, index);
     return {

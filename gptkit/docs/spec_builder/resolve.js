@@ -91,6 +91,7 @@ const Resolve = (() => {
       c.d_value = c.d_value || Math.max(1, Math.floor(x.d_model / c.n_heads));
     },
     "attention rg-lru": (c, x) => { c.d_inner = c.d_inner || x.d_model; },
+    "attention rwkv4": (c, x) => { c.d_inner = c.d_inner || x.d_model; },
     "attention single-head": (c, x) => {
       c.d_head = c.d_head || x.d_model;
       if (c.output === null) c.output = c.d_head !== x.d_model;

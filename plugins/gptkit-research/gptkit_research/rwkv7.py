@@ -22,7 +22,8 @@ from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
 from gptkit.nn.parameters import ParameterOptions
-from gptkit_research.token_shift import depth, shifted
+from gptkit.nn.token_shift import shifted
+from gptkit_research.token_shift import depth
 from gptkit_research.transition_rule import transition_rule, transition_step
 
 __all__ = ["RWKV7", "RWKV7Spec"]

@@ -20,8 +20,9 @@ from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.cache.state import Stateful
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
+from gptkit.nn.token_shift import shifted, without_padding
 
-__all__ = ["TokenShift", "TokenShiftSpec", "depth", "shifted"]
+__all__ = ["TokenShift", "TokenShiftSpec", "depth"]
 
 
 class TokenShiftSpec(BlockSpec):
@@ -81,15 +82,12 @@ class TokenShift(Block, Stateful):
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         x_BTE = x_BTE + self.dropout(self.attention(self.attention_norm(x_BTE), forward))
-        u_BTE = self.feedforward_norm(x_BTE)
-        n_tokens = u_BTE.shape[1]
-        if forward.valid_BT is not None:
-            u_BTE = u_BTE.masked_fill(~forward.valid_BT[:, -n_tokens:, None], 0)
+        u_BTE = without_padding(self.feedforward_norm(x_BTE), forward)
         state = cast("RecurrentState | None", forward.state(self))
         last_B1E = None if state is None or state.tensors is None else state.tensors[0]
         mixed_BTE = torch.addcmul(u_BTE, shifted(u_BTE, last_B1E, forward) - u_BTE, self.mix.to(u_BTE.dtype))
         if state is not None:
-            state.update(n_tokens, u_BTE[:, -1:].clone())
+            state.update(u_BTE.shape[1], u_BTE[:, -1:].clone())
         y_BTE: Tensor = x_BTE + self.dropout(self.feedforward(mixed_BTE, forward))
         return y_BTE
 
@@ -100,13 +98,3 @@ class TokenShift(Block, Stateful):
 def depth(index: int, n_layers: int) -> float:
     """Return the share of the layers that precede one, from 0 to below 1; that of the last for the blocks of a head."""
     return min(index, n_layers - 1) / n_layers
-
-
-def shifted(x_BTE: Tensor, last_B1E: Tensor | None, forward: Forward) -> Tensor:
-    """Return the vector before each token: `last_B1E` or 0 for the first one of the call, 0 at the start of a document."""
-    if last_B1E is None:
-        last_B1E = torch.zeros_like(x_BTE[:, :1])
-    previous_BTE = torch.cat((last_B1E.to(x_BTE.dtype), x_BTE[:, :-1]), dim=1)
-    if forward.documents_BT is None:
-        return previous_BTE
-    return previous_BTE * (forward.positions[..., -x_BTE.shape[1] :, None] > 0)
