@@ -174,7 +174,7 @@ class _Pairs:
 
     def __init__(self, family: FamilySpec, native: GPT, external: nn.Module) -> None:
         try:
-            self.rules = family.rules(native.spec)
+            self.rules, self.factors = family.rules(native.spec), family.factors(native.spec)
         except (LookupError, AttributeError, TypeError, ValueError):
             raise ExternalModelError(f"the model's architecture is not that of family {family.name!r}") from None
         self.modules = dict(external.named_modules())
@@ -281,7 +281,7 @@ def _read(pairs: _Pairs, native: GPT, external: Any, ids_BT: Tensor) -> Iterator
     names |= {"embedding": (native.spec.embedding.name, ""), "logits": (native.spec.head.name, "")}
     for part, tensor in seen.items():
         if part in expected:
-            yield Reading(part, *names[part], distance(tensor, expected[part]))
+            yield Reading(part, *names[part], distance(tensor, expected[part] * pairs.factors.get(part, 1.0)))
 
 
 def _tensor(output: Any) -> Tensor:

@@ -165,6 +165,13 @@ class FamilySpec(Component):
         """
         return {}
 
+    def factors(self, model: Any) -> Mapping[str, float]:
+        """Return by how much outputs of native parts are larger than those of the reference class, by their names.
+
+        For `gptkit drift`, where a class computes with scaled vectors: ``{"blocks.6.attention": 2.0}``; no name means 1.
+        """
+        return {}
+
     def reference(self) -> tuple[Any, Any] | None:
         """Return the classes of configuration and model with which the conformance kit compares the family.
 

@@ -30,7 +30,7 @@ def shifted(x_BTE: Tensor, last_B1E: Tensor | None, forward: Forward) -> Tensor:
     """
     if last_B1E is None:
         last_B1E = torch.zeros_like(x_BTE[:, :1])
-    previous_BTE = torch.cat((last_B1E.to(x_BTE.dtype), x_BTE[:, :-1]), dim=1)
+    previous_BTE = torch.cat((last_B1E.to(x_BTE.dtype), x_BTE), dim=1)[:, :-1]
     if forward.documents_BT is None:
         return previous_BTE
     return previous_BTE * (forward.positions[..., -x_BTE.shape[1] :, None] > 0)

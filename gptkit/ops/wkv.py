@@ -52,7 +52,7 @@ def wkv(
     if resets_BT is not None:
         change_BTX = change_BTX.masked_fill(resets_BT[..., None], _LOWEST)
     after_BTX = maximum_recurrence(change_BTX, stored_BTX, m_BX)
-    before_BTX = torch.cat((m_BX[:, None], after_BTX[:, :-1]), dim=1)
+    before_BTX = torch.cat((m_BX[:, None], after_BTX), dim=1)[:, :-1]
     if resets_BT is not None:
         before_BTX = before_BTX.masked_fill(resets_BT[..., None], _LOWEST)
 
@@ -62,7 +62,7 @@ def wkv(
     first_BUX = torch.stack((a_BX, b_BX), dim=1)
     sums_BTUX = linear_recurrence(decay_BTX[:, :, None], added_BTUX, first_BUX)
 
-    earlier_BTUX = torch.cat((first_BUX[:, None], sums_BTUX[:, :-1]), dim=1)
+    earlier_BTUX = torch.cat((first_BUX[:, None], sums_BTUX), dim=1)[:, :-1]
     own_BTX = k_BTX + bonus_X
     most_BTX = torch.maximum(before_BTX, own_BTX.detach())
     old_BTX, new_BTX = (before_BTX - most_BTX).exp(), (own_BTX - most_BTX).exp()

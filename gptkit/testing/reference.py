@@ -172,16 +172,17 @@ class ReferencePair:
             ExternalModelError: the family refuses the configuration or the tensors.
         """
         external = _external(family, config)
-        ids_BT = _ids(external)
-        try:
-            expected_BTV = _logits(external, ids_BT)
-        except _INVALID as error:
-            skip(f"{type(external).__name__} cannot be computed ({_first_line(error)}) with {dict(config)}")
+        # Saved before the first call, at which a class may change its weights (RWKV halves some).
         with TemporaryDirectory(prefix="gptkit-check-") as directory, quiet():
             external.save_pretrained(directory)
             files = TensorFiles(Path(directory))
             tensors = {name: files.get(name).clone() for name in files.entries}
             written = json.loads(Path(directory, "config.json").read_text(encoding="utf-8"))
+        ids_BT = _ids(external)
+        try:
+            expected_BTV = _logits(external, ids_BT)
+        except _INVALID as error:
+            skip(f"{type(external).__name__} cannot be computed ({_first_line(error)}) with {dict(config)}")
         data = {key: value for key, value in written.items() if key != "architectures"}
         native = native_model(family, read_model(family, data, registry=registry), tensors)
         return cls(family, data, tensors, external, native, ids_BT, expected_BTV)

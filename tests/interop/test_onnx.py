@@ -37,7 +37,7 @@ pytest.importorskip("onnxruntime")
 
 PRESETS = [
     *("gemma3-1b", "gpt-oss-20b", "deepseek-v3.2", "lfm2-1.2b", "qwen3-next-80b-a3b", "jamba-v0.1", "recurrentgemma-2b"),
-    *("minimax-m3", "xlstm-7b"),
+    *("minimax-m3", "xlstm-7b", "rwkv-4-169m"),
 ]
 AT_NIGHT = ["mixtral-8x7b"]
 """Presets whose parts the others have, too."""

@@ -34,6 +34,7 @@ from tests.support.programs import (
 PRESETS = [
     *("gpt2", "gemma3-1b", "deepseek-v3", "deepseek-v3.2", "gpt-oss-20b", "qwen3-next-80b-a3b", "lfm2-1.2b", "bamba-9b"),
     *("llama4-scout", "kimi-linear-48b", "minimax-text-01", "falcon-h1-0.5b", "jamba-v0.1", "xlstm-7b"),
+    "rwkv-4-169m",
 ]
 AT_NIGHT = ["modern", "qwen3-0.6b", "mixtral-8x7b"]
 """Presets whose parts the others have, too."""

@@ -1339,6 +1339,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "use_bias": False,
         "tie_word_embeddings": False,
     },
+    "rwkv-4-169m": {
+        "model_type": "rwkv",
+        "vocab_size": 50277,
+        "context_length": 1024,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "attention_hidden_size": 768,
+        "intermediate_size": 3072,
+        "layer_norm_epsilon": 1e-05,
+        "rescale_every": 6,
+        "tie_word_embeddings": False,
+    },
     "youtu-llm-2b": like_llama(
         "youtu",
         "128256 2048 6144 32 16 16 131072",

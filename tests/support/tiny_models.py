@@ -303,6 +303,15 @@ XLSTM = {
     "gate_soft_cap": 5.0,
     "output_logit_soft_cap": 3.0,
 }
+RWKV = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 5,
+    "context_length": 64,
+    "layer_norm_epsilon": 1e-4,
+    "rescale_every": 2,
+}
 
 # With few heads, many scores are 0, and which of them are chosen depends on the implementation.
 INDEXED = {"index_topk": 7, "index_head_dim": 12, "index_n_heads": 24}
@@ -651,6 +660,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "jamba": ("Jamba", {**LLAMA, **JAMBA}),
     "recurrent_gemma": ("RecurrentGemma", GRIFFIN),
     "xlstm": ("xLSTM", XLSTM),
+    "rwkv": ("Rwkv", RWKV),
     "bitnet": ("BitNet", LLAMA),
     "jetmoe": ("JetMoe", JETMOE),
     "modernbert_decoder": ("ModernBertDecoder", MODERNBERT),
@@ -711,6 +721,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "bitnet-biased": (
         "BitNet",
         {**LLAMA, "attention_bias": True, "tie_word_embeddings": True, "hidden_act": "silu", "rope_scaling": LLAMA3},
+    ),
+    "rwkv-sizes": (
+        "Rwkv",
+        {**RWKV, "attention_hidden_size": 36, "rescale_every": 0, "tie_word_embeddings": True},
     ),
     "xlstm-sizes": (
         "xLSTM",
