@@ -28,7 +28,8 @@ class Step:
         shortcut: whether the branches are added to the stream; otherwise they replace it.
         factor: name of the field whose value multiplies the branches; empty if none does.
         shortcut_factor: name of the field whose value multiplies the stream before the addition.
-        scaled: what the stream is multiplied by after the addition, in words; empty if by nothing.
+        scaled: what the stream is multiplied by after the addition, or how its terms are weighted, in words; empty if they
+            are not.
         only_with: name of the field that the step requires: it is absent where the field is null; empty for none.
     """
 

@@ -106,9 +106,10 @@ def test_simple_attention_averages_the_inputs(scaled: bool) -> None:
     assert not list(actual.parameters())
 
 
-def test_window_softcap_sinks_gate_and_clip_equal_the_formula() -> None:
+@pytest.mark.parametrize("gate_bias", [False, True])
+def test_window_softcap_sinks_gate_and_clip_equal_the_formula(gate_bias: bool) -> None:
     fields = {"window": 4, "softcap": 3.0, "sinks": True, "output_gate": True, "clip_qkv": 1.0, "qkv_bias": True}
-    actual: Any = build({"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, **fields})
+    actual: Any = build({"name": "grouped-query", "n_heads": 4, "n_kv_heads": 2, **fields, "gate_bias": gate_bias})
     x, forward = inputs()
     q, k, v, gate = F.linear(x, actual.qkv.weight, actual.qkv.bias).split([24, 12, 12, 24], -1)
     q, k, v = (t.clamp(-1, 1) for t in (q, k, v))
@@ -119,7 +120,7 @@ def test_window_softcap_sinks_gate_and_clip_equal_the_formula() -> None:
     scores = scores.masked_fill(~((back >= 0) & (back < 4)), float("-inf"))
     exps = scores.exp()
     weights = exps / (exps.sum(-1, keepdim=True) + actual.sinks.exp().view(1, 4, 1, 1))
-    out = (weights @ v) * torch.sigmoid(gate)
+    out = (weights @ v) * torch.sigmoid(gate + actual.gate_bias.view(1, 4, 1, 1) if gate_bias else gate)
     expected = F.linear(out.transpose(1, 2).flatten(2), actual.output.weight)
     torch.testing.assert_close(actual(x, forward), expected, atol=1e-5, rtol=1e-5)
 

@@ -142,6 +142,21 @@ def test_single_branch_without_a_shortcut_replaces_its_input(scale: float) -> No
     torch.testing.assert_close(block(x, FORWARD), wanted, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+@pytest.mark.parametrize("index", [0, 3])
+def test_depth_scaled_terms_of_the_stream_have_equal_shares(index: int, scale: float) -> None:
+    spec = SandwichSpec(depth_scaled=True, residual_scale=scale)
+    block: Any = spec.build(context(index))
+    block.load_state_dict(built(spec).state_dict())
+    earlier = torch.randn(2 * index + 1, B, T, E, generator=torch.Generator().manual_seed(2))  # with the embedding
+    x = earlier.sum(0) / len(earlier) ** 0.5
+    mixed = block.attention_output_norm(block.attention(block.attention_norm(x), FORWARD))
+    middle = (earlier.sum(0) + scale * mixed) / (len(earlier) + 1) ** 0.5
+    fed = block.feedforward_output_norm(block.feedforward(block.feedforward_norm(middle), FORWARD))
+    wanted = (earlier.sum(0) + scale * (mixed + fed)) / (len(earlier) + 2) ** 0.5
+    torch.testing.assert_close(block(x, FORWARD), wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_pre_norm_without_a_norm_of_attentions_input() -> None:
     block: Any = built(PreNormSpec(attention_input_norm=False))
     x = inputs()

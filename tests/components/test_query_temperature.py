@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -17,10 +19,17 @@ from gptkit.nn.forward import Forward
 CONTEXT = BuildContext(d_model=8, context_length=32, n_layers=1)
 
 
-def test_query_temperature_equals_its_formula() -> None:
-    position = QueryTemperatureSpec(strength=0.5, interval=4).build(CONTEXT, heads=HeadShape(2, 1, 4))
+FORMULAS: dict[Literal["logarithm", "power"], Callable[[int], float]] = {
+    "logarithm": lambda t: 1 + 0.5 * math.log(1 + (t + 1) // 4),
+    "power": lambda t: math.sqrt(1 + (t + 1) / 4),
+}
+
+
+@pytest.mark.parametrize("growth", list(FORMULAS))
+def test_query_temperature_equals_its_formula(growth: Literal["logarithm", "power"]) -> None:
+    position = QueryTemperatureSpec(growth=growth, strength=0.5, interval=4).build(CONTEXT, heads=HeadShape(2, 1, 4))
     q, k = torch.ones(2, 2, 9, 4), torch.ones(2, 1, 9, 4)
-    wanted = torch.tensor([1 + 0.5 * math.log(1 + (t + 1) // 4) for t in range(9)])
+    wanted = torch.tensor([FORMULAS[growth](t) for t in range(9)])
     turned, kept = position.rotate(q, k, position.prepare(torch.arange(9)))
     assert torch.equal(kept, k)
     torch.testing.assert_close(turned, wanted[:, None].expand(9, 4).expand_as(q))
@@ -29,6 +38,14 @@ def test_query_temperature_equals_its_formula() -> None:
     torch.testing.assert_close(shifted[1, :, 3:], turned[1, :, :6])
     torch.testing.assert_close(shifted[0], turned[0])
     assert position.rotate(q.bfloat16(), k, position.prepare(torch.arange(9)))[0].dtype == torch.bfloat16
+
+
+def test_power_of_the_position_equals_beams_factor() -> None:
+    modeling = pytest.importorskip("transformers.models.beam.modeling_beam")
+    positions = torch.tensor([0, 1, 2047, 8191, 131071, 1048575])
+    position = QueryTemperatureSpec(growth="power", interval=2048).build(CONTEXT, heads=HeadShape(1, 1, 1))
+    wanted = modeling.compute_attention_scaling(positions[None])[0, 0]
+    torch.testing.assert_close(position.prepare(positions), wanted, rtol=1e-6, atol=0)
 
 
 @torch.no_grad()

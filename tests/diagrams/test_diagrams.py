@@ -155,6 +155,14 @@ def test_factor_of_the_output_is_drawn(output_scale: str | None) -> None:
     assert (f"× a {output_scale} number" in drawn) == (output_scale is not None)
 
 
+def test_weights_of_terms_are_drawn() -> None:
+    drawn = texts(svg(outline(model_spec(block={"name": "sandwich", "depth_scaled": True, "output_scale": "fixed"}))))
+    assert [text for text in drawn if "terms" in text] == [
+        "√(1/i) · sum of i terms",
+        "√(1/i) · sum of i terms × a fixed number",
+    ]
+
+
 @pytest.mark.parametrize(
     "part", [{}, {"block": {"name": "parallel", "norms": 2}}, {"block": "sandwich"}, {"position": "t5-bias"}]
 )

@@ -249,6 +249,7 @@ NAMED = (
     {"position": "shaw", "attention": QK_NORM, "norm": "layer"},
     {"position": "t5-bias", "layers": [{}, {"attention": {"name": "multi-head", "n_heads": 2}}], "n_layers": 3},
     {"linear": {"name": "low-rank", "projections": ["*.qkv", "blocks.[!0]"]}, "block": "sandwich", "n_layers": 3},
+    {"block": {"name": "sandwich", "depth_scaled": True}, "attention": {**QK_NORM, "output_gate": True, "gate_bias": True}},
     {"head": {"name": "multi-token", "depth": 2, "head": UNTIED}, "linear": "low-rank"},
     {"feedforward": {"name": "experts", "n_experts": 2, "expert": LEARNED, "shared": "gated"}},
     {"block": {"name": "pre-norm", "attention_input_norm": False}, "feedforward": {"name": "single-layer", "bias": False}},

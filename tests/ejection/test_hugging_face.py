@@ -43,6 +43,10 @@ OWN: dict[str, dict[str, Any]] = {
         "attention": GROUPED,
         "head": {"name": "linear", "softcap": 9.0, "softcap_form": "sigmoid", "softcap_shift": -1.5, "softcap_width": 3.0},
     },
+    "gate-biases": {
+        "attention": {**GROUPED, "output_gate": True, "gate_bias": True},
+        "block": {"name": "sandwich", "depth_scaled": True},
+    },
     "gated-heads": {"attention": {**GROUPED, "head_gate": "softplus"}, "norm": {"name": "layer", "shift": False}},
     "only-windows": {"attention": {**GROUPED, "window": 4}, "norm": {"name": "layer", "offset": 1.0}},
     "only-recurrent": {
@@ -119,6 +123,7 @@ def test_report_names_the_closest_family_and_the_contract(tmp_path: Path) -> Non
     for name, sentence in (
         ("book", "meets the contract of vLLM's Transformers backend, with tensor parallelism"),
         ("gated-heads", "meets the contract of vLLM's Transformers backend, with tensor parallelism"),
+        ("gate-biases", "on one device, without tensor parallelism: the bias of the gates has a number for each head"),
         ("only-windows", "meets the contract of vLLM's Transformers backend, with tensor parallelism"),
         ("llama-with-odd-norm", "logits are scaled before their soft bound"),
         ("shifted-bound", "the soft bound of the logits is not softcap · tanh(logits / softcap)"),

@@ -162,6 +162,19 @@ SPECS: dict[str, dict[str, Any]] = {
         ],
         "norm": {"name": "layer", "scale": False},
     },
+    "equal-shares": {
+        "attention": {**GROUPED, "output_gate": True, "gate_bias": True, "qk_norm": "rms"},
+        "position": {"name": "query-temperature", "growth": "power", "strength": 0.3, "interval": 5},
+        "n_layers": 3,
+        "layers": [{"position": "rotary", "attention": {"window": 6}}, {"repeat": 2}],
+        "block": {"name": "sandwich", "depth_scaled": True, "residual_scale": 0.7, "output_scale": "learned"},
+        "norm": {"name": "layer", "scale": False},
+    },
+    "reused-gates": {
+        "attention": {**GROUPED, "output_gate": True, "gate_bias": True},
+        "n_layers": 3,
+        "layers": [{}, {"attention": {"reuse_kv": True}}, {"attention": {"tie_kv": True, "n_heads": 2}}],
+    },
     "head-gates": {
         "attention": {**GROUPED, "head_gate": "softplus"},
         "layers": [{}, {"attention": {"head_gate": "sigmoid", "output_gate": True, "n_heads": 2}}],

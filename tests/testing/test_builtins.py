@@ -28,6 +28,7 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("attention", {"name": "multi-head", **HEADS, "softcap": 5.0, "qk_norm": "rms", "qk_norm_order": "after"}),
     ("attention", {"name": "multi-head", **HEADS, "chunk": 6, "clip_qkv": 0.5, "dropout": 0.1}),
     ("attention", {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "qk_norm": "rms", "qk_norm_width": "full"}),
+    ("attention", {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "output_gate": True, "gate_bias": True}),
     (
         "attention",
         {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "reuse_kv": True, "qk_norm": "rms"},

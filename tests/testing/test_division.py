@@ -19,6 +19,7 @@ HEADS = {"n_heads": 4, "d_head": 8}
     [
         {"name": "multi-head", **HEADS, "qkv_bias": True, "output_bias": True, "sinks": True, "output_gate": True},
         {"name": "multi-head", **HEADS, "qk_norm": "rms", "qk_norm_width": "each-head"},
+        {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "output_gate": True, "gate_bias": True},
         {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "qk_norm": "layer", "qk_norm_order": "after"},
         {"name": "latent", "n_heads": 4, "kv_rank": 10, "q_rank": 7, "d_nope": 6, "d_rotary": 8, "d_value": 5, "bias": True},
     ],

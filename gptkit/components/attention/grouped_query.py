@@ -33,6 +33,7 @@ class HeadedSpec(AttentionSpec):
         "qk_norm_width": "qk_norm",
         "qk_norm_order": "qk_norm",
         "clip_order": "clip_qkv",
+        "gate_bias": "output_gate",
     }
 
     n_heads: int | None = Field(
@@ -73,6 +74,9 @@ class HeadedSpec(AttentionSpec):
         "before", description="Clamp before the norm of queries and keys, or after it."
     )
     output_gate: bool = Field(False, description="Multiply each head's output by a sigmoid gate computed from the input.")
+    gate_bias: bool = Field(
+        False, description="Add a learned number of each head to the output gate, before the sigmoid (Beam)."
+    )
     head_gate: Literal["sigmoid", "softplus"] | None = Field(
         None, description="Multiply each head's output by one number, computed from the input with this function (Laguna)."
     )

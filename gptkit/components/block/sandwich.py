@@ -24,6 +24,8 @@ class SandwichSpec(BlockSpec):
         x ← x + residual_scale · dropout(norm(attention(norm(x))))
         x ← x + residual_scale · dropout(norm(feedforward(norm(x))))
         Without `feedforward_input_norm`: x ← x + residual_scale · dropout(norm(feedforward(x)))
+        With `depth_scaled`, layer l from 0: x ← √((i−1)/i) · x + residual_scale · √(1/i) · dropout(…), where i is 2l + 2
+        for the attention, and 2l + 3 for the feed-forward
         With `output_scale`: x ← s · x
 
     Shapes:
@@ -31,6 +33,10 @@ class SandwichSpec(BlockSpec):
 
     Paper:
         https://arxiv.org/abs/2408.00118
+
+    Notes:
+        With `depth_scaled`, the stream after i terms, of which the embedding is the first, is their sum divided by √i: all
+        terms have the same share, and the size of the stream does not grow with the depth (Beam).
     """
 
     formula: ClassVar[str] = r"""
@@ -46,6 +52,10 @@ class SandwichSpec(BlockSpec):
         description="Whether the feed-forward's input is normalized; false for one whose parts have norms of their own, as "
         "the experts of Gemma 4.",
     )
+    depth_scaled: bool = Field(
+        False,
+        description="Weight branch and residual by the number of terms in the stream, so that each has the same share.",
+    )
     output_scale: Literal["fixed", "learned"] | None = Field(
         None,
         description="Multiply the block's output by a number, initially 1: `learned` in training, or `fixed` (imported "
@@ -56,15 +66,17 @@ class SandwichSpec(BlockSpec):
         {},
         {"output_scale": "learned", "residual_scale": 0.5},
         {"feedforward_input_norm": False},
+        {"depth_scaled": True, "residual_scale": 0.5},
     )
 
     @property
     def wiring(self) -> tuple[Step, ...]:
         fed = ("norm", "feedforward", "norm") if self.feedforward_input_norm else ("feedforward", "norm")
         scaled = output_scaling(self.output_scale)
+        weighted = "√(1/i) · sum of i terms" if self.depth_scaled else ""
         return (
-            Step((("norm", "attention", "norm"),), factor="residual_scale"),
-            Step((fed,), factor="residual_scale", scaled=scaled),
+            Step((("norm", "attention", "norm"),), factor="residual_scale", scaled=weighted),
+            Step((fed,), factor="residual_scale", scaled=" ".join(filter(None, (weighted, scaled)))),
         )
 
     def build(self, context: BuildContext) -> Block:

@@ -18,10 +18,11 @@ __all__ = ["QueryTemperatureSpec"]
 
 
 class QueryTemperatureSpec(PositionSpec):
-    """Scale queries by the logarithm of their position, so that attention remains sharp over many tokens.
+    """Scale queries by a function of their position, so that attention remains sharp over many tokens.
 
     Formula:
         q_t ← q_t · (1 + strength · ln(1 + ⌊(t + 1) / interval⌋)),  t from 0
+        With `growth: power`: q_t ← q_t · (1 + (t + 1) / interval) ^ strength
 
     Shapes:
         q (B, n_heads, T, d_head) → the same; keys are not changed
@@ -30,7 +31,7 @@ class QueryTemperatureSpec(PositionSpec):
         https://arxiv.org/abs/2501.19399
 
     Notes:
-        For layers without any other position (Llama 4).
+        For layers without any other position (Llama 4; Beam, with `growth: power`).
     """
 
     formula: ClassVar[str] = r"""
@@ -42,10 +43,17 @@ class QueryTemperatureSpec(PositionSpec):
     uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
     depends_on_position: ClassVar[bool] = True
 
-    strength: float = Field(0.1, gt=0, description="Factor of the logarithm.")
+    growth: Literal["logarithm", "power"] = Field(
+        "logarithm", description="How queries grow: in steps, with the logarithm of the position, or with a power of it."
+    )
+    strength: float = Field(0.1, gt=0, description="Factor of the logarithm, or the exponent.")
     interval: int = Field(8192, ge=1, description="Tokens after which the scale rises by a step, the first one included.")
 
-    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"strength": 0.5, "interval": 4})
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"strength": 0.5, "interval": 4},
+        {"growth": "power", "strength": 0.5, "interval": 4},
+    )
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> QueryTemperature:
         from gptkit.components.position.modules.query_temperature import QueryTemperature

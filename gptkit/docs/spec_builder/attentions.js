@@ -21,6 +21,7 @@ const Attentions = (() => {
     const reuses = reusesKeys(c, layer, walk.sources), value = c.d_value ?? c.d_head, heads = c.qk_norm_width === "head" ? 1 : c.n_heads;
     const kv = reuses ? 0 : c.n_kv_heads ?? c.n_heads, values = c.tie_kv ? 0 : kv, gates = c.output_gate ? c.n_heads : 0;
     if (c.sinks) walk.add(name + ".sinks", c.n_heads);
+    if (c.output_gate && c.gate_bias) walk.add(name + ".gate_bias", c.n_heads);
     walk.norm(name + ".q_norm", c.qk_norm, heads * c.d_head);
     if (!reuses) walk.norm(name + ".k_norm", c.qk_norm, (c.qk_norm_width === "head" ? 1 : kv) * c.d_head);
     if (!reuses) walk.norm(name + ".v_norm", c.v_norm, value);

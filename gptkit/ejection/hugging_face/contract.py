@@ -70,6 +70,8 @@ def contract_of(layers: Layers, head: Head) -> Contract:
                 return Contract(undivided=f"{part.name} has no linear layers that can be divided by rows and columns")
             if "over all heads" in part.text or any("norm_of_a_head" in each.text for each in part.parts.values()):
                 return Contract(undivided="the norm of queries and keys has weights for all heads")
+            if "self.gate_bias" in part.text:
+                return Contract(undivided="the bias of the gates has a number for each head")
             if "self.output_norm" in part.text and part.section == "attention":
                 return Contract(undivided="the norm of the heads' outputs needs all of them")
             if "over all hidden features" in part.text:

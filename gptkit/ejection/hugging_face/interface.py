@@ -24,7 +24,10 @@ _HEAD_GATE = re.compile(r" *y_BHTD = y_BHTD \* (.+\(self\.head_gate\(x_BTE\)\))\
 _OUTPUT = re.compile(r" *return self\.output\((.+)\)\n")
 _OUTPUTS = {
     "y_BHTD.transpose(1, 2).flatten(2)": "y_BTX",
-    "(y_BHTD.transpose(1, 2) * gate_BTHD.sigmoid()).flatten(2)": "y_BTX * gate_BTHD.flatten(2).sigmoid()",
+    **{
+        f"(y_BHTD.transpose(1, 2) * {gate}.sigmoid()).flatten(2)": f"y_BTX * {gate}.flatten(2).sigmoid()"
+        for gate in ("gate_BTHD", "(gate_BTHD + self.gate_bias[:, None])")
+    },
 }
 _OUTPUTS |= {f"self.output_norm({old})": f"self.output_norm({new})" for old, new in _OUTPUTS.items()}
 _OPTIONS = {

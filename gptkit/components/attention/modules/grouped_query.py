@@ -89,6 +89,7 @@ class GroupedQueryAttention(SoftmaxAttention):
         if spec.output_gate:
             self.sections["gates"] = n_heads
         self.gated = spec.output_gate
+        self.gate_bias = nn.Parameter(torch.empty(n_heads)) if spec.output_gate and spec.gate_bias else None
         self.split = list(self.sections.values())
         self.packed = "query" if source is not None else "qk" if self.ties else "qkv"
         """Name of the packed projection. Rows: all query heads, then keys, then values, then gates; head by head."""
@@ -109,6 +110,8 @@ class GroupedQueryAttention(SoftmaxAttention):
         starts: dict[str, Initial] = {"output.weight": "output"}
         if self.sinks is not None:
             starts["sinks"] = "zeros"
+        if self.gate_bias is not None:
+            starts["gate_bias"] = "zeros"
         return starts
 
     def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
@@ -133,6 +136,7 @@ class GroupedQueryAttention(SoftmaxAttention):
             "output.weight": Divided(-1, {"query heads": n_heads}),
             "output.bias": "added",
             "sinks": Divided(-1, {"query heads": n_heads}),
+            "gate_bias": Divided(-1, {"query heads": n_heads}),
         }
         if self.head_gate is not None:
             result["head_gate.weight"] = Divided(-2, {"query heads": n_heads})
@@ -179,6 +183,8 @@ class GroupedQueryAttention(SoftmaxAttention):
         else:
             out_BHTD = self.attend_to_provided(q_BHTD, self.source_key, forward)
         out_BTHD = out_BHTD.transpose(1, 2)
+        if gate_BTHD is not None and self.gate_bias is not None:
+            gate_BTHD = gate_BTHD + self.gate_bias.to(gate_BTHD.dtype)[:, None]
         if gate_BTHD is not None:
             out_BTHD = out_BTHD * gate_BTHD.sigmoid()
         if self.head_gate is not None:

@@ -45,6 +45,7 @@ HEADED_FIELDS = (
     "clip_qkv",
     "clip_order",
     "output_gate",
+    "gate_bias",
     "head_gate",
     "output_norm",
 )
@@ -106,7 +107,9 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
     if spec.output_gate:
         n_packed = f"2 * ($N_HEADS + {key_heads})" if grouped else "4 * $N_HEADS"
     d_value = "$D_HEAD" if spec.d_value is None else "$D_VALUE"
-    outputs = "(y_BHTD.transpose(1, 2) * gate_BTHD.sigmoid())" if spec.output_gate else "y_BHTD.transpose(1, 2)"
+    gate_bias = spec.output_gate and spec.gate_bias
+    gate = "(gate_BTHD + self.gate_bias[:, None])" if gate_bias else "gate_BTHD"
+    outputs = f"(y_BHTD.transpose(1, 2) * {gate}.sigmoid())" if spec.output_gate else "y_BHTD.transpose(1, 2)"
     outputs += ".flatten(2)"
     if spec.output_norm is not None:
         parts["output_norm"] = written(spec.output_norm, context, dim=Name(f"$N_HEADS * {d_value}"))
@@ -131,6 +134,7 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         "clip_first": spec.clip_qkv is not None and spec.clip_order == "before",
         "clip_last": spec.clip_qkv is not None and spec.clip_order == "after",
         "sinks": spec.sinks,
+        "gate_bias": gate_bias,
         "indexed": indexed,
         "gate": spec.output_gate,
         "grouped": grouped,

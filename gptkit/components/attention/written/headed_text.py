@@ -73,6 +73,9 @@ class $class_name(nn.Module):
         #if position
         self.position = $position
         #end
+        #if gate_bias
+        self.gate_bias = nn.Parameter(torch.zeros($N_HEADS))
+        #end
         #if sinks
         self.sinks = nn.Parameter(torch.zeros($N_HEADS))  # a logit that takes a share of attention
         #end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +27,8 @@ class Sandwich(Block):
         super().__init__()
         parts = context.parts
         self.residual_scale = spec.residual_scale
+        # Terms of the stream after the attention: the embedding, and two for each layer.
+        self.n_terms = 2 * (parts.index + 1) if spec.depth_scaled else None
         self.attention_norm = parts.norm.build(context, dim=context.d_model)
         self.attention = parts.attention.build(context)
         self.attention_output_norm = parts.norm.build(context, dim=context.d_model)
@@ -43,8 +46,16 @@ class Sandwich(Block):
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         mixed_BTE = self.attention_output_norm(self.attention(self.attention_norm(x_BTE), forward))
-        x_BTE = torch.add(x_BTE, dropout(mixed_BTE, self.dropout, self.training), alpha=self.residual_scale)
+        x_BTE = self._sum(x_BTE, mixed_BTE, 0)
         input_BTE = x_BTE if self.feedforward_norm is None else self.feedforward_norm(x_BTE)
         fed_BTE = self.feedforward_output_norm(self.feedforward(input_BTE, forward))
-        x_BTE = torch.add(x_BTE, dropout(fed_BTE, self.dropout, self.training), alpha=self.residual_scale)
+        x_BTE = self._sum(x_BTE, fed_BTE, 1)
         return x_BTE if self.output_scale is None else x_BTE * self.output_scale.to(x_BTE.dtype)
+
+    def _sum(self, x_BTE: Tensor, branch_BTE: Tensor, n_more: int) -> Tensor:
+        """Return the stream with the output of a branch, which has `n_more` terms more than after the attention."""
+        branch_BTE = dropout(branch_BTE, self.dropout, self.training)
+        if self.n_terms is None:
+            return torch.add(x_BTE, branch_BTE, alpha=self.residual_scale)
+        n_terms = self.n_terms + n_more
+        return torch.add(x_BTE * sqrt((n_terms - 1) / n_terms), branch_BTE, alpha=self.residual_scale / sqrt(n_terms))

@@ -162,7 +162,7 @@ def sandwich(spec: SandwichSpec, context: WritingContext) -> Written:
     parts = ["attention_norm", "attention", "attention_output_norm"]
     normed = ["feedforward_norm"] if spec.feedforward_input_norm else []
     parts += [*normed, "feedforward", "feedforward_output_norm"]
-    fields = ("residual_scale", "output_scale", "feedforward_input_norm")
+    fields = ("residual_scale", "output_scale", "feedforward_input_norm", "depth_scaled")
     return _block(
         context,
         description,
@@ -171,6 +171,7 @@ def sandwich(spec: SandwichSpec, context: WritingContext) -> Written:
         spec.dropout,
         spec.residual_scale,
         output_scale=spec.output_scale,
+        depth_scaled=spec.depth_scaled,
         fields=fields,
     )
 
@@ -227,6 +228,7 @@ def _block(
     alpha: Setting | None = None,
     added: Sequence[str] = (),
     output_scale: str | None = None,
+    depth_scaled: bool = False,
     fields: Collection[str] = ("residual_scale",),
     name: str = "Block",
 ) -> Written:
@@ -237,12 +239,16 @@ def _block(
         settings["RESIDUAL_SCALE"] = Setting(residual_scale, "factor of each branch before it is added")
     if alpha is not None:
         settings["ALPHA"] = alpha
+    if depth_scaled:
+        settings["LAYER"] = Setting(context.parts.index, "index of the layer")
 
-    def sum_with(branch: str) -> str:
+    def sum_with(branch: str, n_terms: int) -> str:
         value = f"F.dropout({branch}, $BLOCK_DROPOUT, self.training)" if dropout else branch
         value = f"$RESIDUAL_SCALE * {value}" if residual_scale != 1 else value
         if not shortcut:
             return value
+        if depth_scaled:  # the stream is a sum of this many terms, and of two for each earlier layer, divided by its root
+            return f"(math.sqrt(2 * $LAYER + {n_terms - 1}) * x_BTE + {value}) / math.sqrt(2 * $LAYER + {n_terms})"
         return f"$ALPHA * x_BTE + {value}" if alpha is not None else f"x_BTE + {value}"
 
     assignments = "".join(f"        self.{part} = ${part}\n" for part in names)
@@ -254,8 +260,8 @@ def _block(
         output_scale=output_scale is not None,
         unnormed="feedforward_norm" not in names,
         unnormed_attention="attention_norm" not in names,
-        added_mixed=added[0] if added else sum_with("mixed_BTE"),
-        added_fed=added[1] if added else sum_with("fed_BTE"),
+        added_mixed=added[0] if added else sum_with("mixed_BTE", 2),
+        added_fed=added[1] if added else sum_with("fed_BTE", 3),
     )
     if output_scale is not None:
         assignments += f"        self.output_scale = {scale_of_output(output_scale)}\n"

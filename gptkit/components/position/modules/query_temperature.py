@@ -23,12 +23,15 @@ class QueryTemperature(Position):
 
     def __init__(self, spec: QueryTemperatureSpec) -> None:
         super().__init__()
-        self.strength, self.interval = spec.strength, spec.interval
+        self.growth, self.strength, self.interval = spec.growth, spec.strength, spec.interval
 
     def prepare(self, positions: Tensor) -> Tensor:
         """Return the factors, (T, 1), or (B, 1, T, 1) if positions differ between rows."""
-        steps = torch.floor((positions.float() + 1) / self.interval)
-        factor = (1 + self.strength * torch.log1p(steps))[..., None]
+        steps = (positions.float() + 1) / self.interval
+        if self.growth == "power":
+            factor = torch.pow(1 + steps, self.strength)[..., None]
+        else:
+            factor = (1 + self.strength * torch.log1p(torch.floor(steps)))[..., None]
         return factor[:, None] if positions.dim() == 2 else factor
 
     def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:

@@ -40,10 +40,16 @@ _TEMPERATURE = '''
 def $class_name(positions_T: Tensor$parameters) -> Tensor:
     """Factor of the queries, which keeps attention sharp over many tokens, (T,) to (T, 1).
 
+    #if power
+    It rises with a power of the position.
+    """
+    return torch.pow(1 + (positions_T[:, None] + 1) / $TEMPERATURE_INTERVAL, $TEMPERATURE_STRENGTH)
+    #else
     It is 1 for the first tokens, and rises with the logarithm of the position.
     """
     steps_T = torch.floor((positions_T + 1) / $TEMPERATURE_INTERVAL)
     return 1 + $TEMPERATURE_STRENGTH * torch.log1p(steps_T)[:, None]
+    #end
 '''
 
 
@@ -77,15 +83,16 @@ def alibi(spec: AlibiSpec, heads: HeadShape) -> Written:
 
 def query_temperature(spec: QueryTemperatureSpec) -> Written:
     """Return the factor as a function."""
+    power = spec.growth == "power"
     return Written(
         "query_temperature",
-        fill(_TEMPERATURE),
+        fill(_TEMPERATURE, power=power),
         settings={
-            "TEMPERATURE_STRENGTH": Setting(spec.strength, "factor of the logarithm"),
+            "TEMPERATURE_STRENGTH": Setting(spec.strength, "exponent" if power else "factor of the logarithm"),
             "TEMPERATURE_INTERVAL": Setting(spec.interval, "tokens after which the factor rises"),
         },
         calls=dict.fromkeys(("query", "unrotated"), "$x * $query_temperature(positions_T$query_temperature_arguments)"),
         section="position",
         variant="TemperatureScaled",
-        fields=["strength", "interval"],
+        fields=["growth", "strength", "interval"],
     )
