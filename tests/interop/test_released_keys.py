@@ -138,6 +138,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "starcoder2": {"activation_function": "gelu", "mlp_type": "default", "norm_type": "layer_norm"},
 }
 OTHERS: dict[str, dict[str, Any]] = {
+    "beam": {"rope_parameters": {"full_attention": None}},
     "cohere2": {"position_embedding_type": "alibi"},
     "deepseek_v2": {"scoring_func": "sigmoid"},
     "deepseek_v3": {"topk_method": "greedy"},

@@ -156,6 +156,16 @@ LFM3 = {
     "sliding_window": 6,
 }
 TEMPERED = {**YARN, "rope_theta": 5000.0, "llama_4_scaling_beta": 0.3, "original_max_position_embeddings": 8}
+BEAM = {
+    **LLAMA,
+    **EXPERTS,
+    **GROUPS,
+    "num_experts": 8,
+    "num_hidden_layers": 7,
+    "head_dim": 10,
+    "sliding_window": 6,
+    "rms_norm_eps": 1e-4,
+}
 AFMOE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "num_shared_experts": 2}
 
 LAYERED = {
@@ -663,6 +673,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "rwkv": ("Rwkv", RWKV),
     "bitnet": ("BitNet", LLAMA),
     "jetmoe": ("JetMoe", JETMOE),
+    "beam": ("Beam", BEAM),
     "modernbert_decoder": ("ModernBertDecoder", MODERNBERT),
     "diffllama": ("DiffLlama", {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 4}),
     "longcat_flash": ("LongcatFlash", LONGCAT),
@@ -673,6 +684,20 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "longcat_flash-yarn": (
         "LongcatFlash",
         {**LONGCAT, "zero_expert_num": 0, "attention_bias": True, "rope_parameters": {**SHARP, **ROPE}},
+    ),
+    "beam-turned": (
+        "Beam",
+        {
+            **BEAM,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention", "full_attention"],
+            "num_hidden_layers": 4,
+            "mlp_layer_types": ["sparse", "dense", "sparse", "sparse"],
+            "norm_topk_prob": False,
+            "final_logit_softcapping": None,
+            "tie_word_embeddings": True,
+            "hidden_act": "gelu",
+            "rope_parameters": {"full_attention": {**YARN, **ROPE}, "sliding_attention": None},
+        },
     ),
     "jetmoe-untied": (
         "JetMoe",

@@ -2,9 +2,10 @@
 
 from gptkit.interop.families.parts.rope.reading import read_rope, read_two, read_typed
 from gptkit.interop.families.parts.rope.scaling import read_rotary
-from gptkit.interop.families.parts.rope.writing import as_parameters, by_type, write_rope, write_rotary, write_two
+from gptkit.interop.families.parts.rope.writing import FLAT, as_parameters, by_type, write_rope, write_rotary, write_two
 
 __all__ = [
+    "FLAT",
     "as_parameters",
     "by_type",
     "read_rope",

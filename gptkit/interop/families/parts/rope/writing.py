@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["as_parameters", "by_type", "write_rope", "write_rotary", "write_two"]
+__all__ = ["FLAT", "as_parameters", "by_type", "write_rope", "write_rotary", "write_two"]
 
 FLAT = ("rope_theta", "rope_scaling", "partial_rotary_factor")
 """Keys of one position for all layers."""
