@@ -8,7 +8,7 @@ does not depend on the location, the machine or the file layout.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -76,14 +76,14 @@ def plan_split(data: DataSpec, base: Path, progress: Callable[[int], None] | Non
         progress: receives the number of characters read, from time to time.
 
     Raises:
-        DataError: the corpus is empty, or too short to split.
+        DataError: the corpus is empty, or too short to split; or its component returned something other than documents.
     """
     if data.parts():
         return Split.joined([plan_split(part, base, progress) for _, part in data.parts()])
     with Ledger() as ledger:
         digest, length = _digest(), 0
         reported = read = 0
-        for document in data.documents(base):
+        for document in _documents(data, base):
             digest.update(document.text.encode("utf-8", "surrogatepass"))
             length += len(document.text)
             read += len(document.text)
@@ -96,10 +96,29 @@ def plan_split(data: DataSpec, base: Path, progress: Callable[[int], None] | Non
         if length:  # the last document was not marked as ended
             ledger.add(digest.digest(), length)
         if not ledger.characters:
-            raise DataError(f"the corpus is empty: data {data.name!r} returned no text", hint="Use files that contain text.")
+            path = getattr(data, "path", None)
+            where = "" if path is None else f" from {', '.join([path] if isinstance(path, str) else map(str, path))}"
+            raise DataError(
+                f"the corpus is empty: data {data.name!r} returned no text{where}", hint="Use files that contain text."
+            )
         if not data.validation:
             return Split(np.zeros(ledger.documents, np.int8), ledger.characters)
         return _decide(ledger, data.validation)
+
+
+def _documents(data: DataSpec, base: Path) -> Iterator[Document]:
+    """Yield the documents of a corpus, or raise a `DataError` if its component returns something else."""
+    documents = data.documents(base)
+    what = f"data {data.name!r}: {type(data).__module__}.{type(data).__qualname__}.documents"
+    hint = "Yield gptkit.kinds.data.Document(text, source) for each document."
+    if not isinstance(documents, Iterable):
+        raise DataError(f"{what} returned {type(documents).__name__}, not documents", hint=hint)
+    for document in documents:
+        if not isinstance(document, Document):
+            raise DataError(f"{what} yielded {type(document).__name__}, not a Document", hint=hint)
+        if not isinstance(document.text, str):
+            raise DataError(f"{what} yielded a Document whose text is {type(document.text).__name__}, not str", hint=hint)
+        yield document
 
 
 def _digest() -> hashlib.blake2b:

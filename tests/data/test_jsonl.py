@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -39,8 +41,8 @@ def test_field_and_gzip_are_supported(tmp_path: Path) -> None:
 
 
 BAD = {
-    '{"text": "a"': r"no JSON: .* at column \d+",
-    '["text"]': "no JSON object",
+    '{"text": "a"': r"not JSON: .* at column \d+",
+    '["text"]': "not a JSON object",
     '{"body": 1, "id": 2}': "no field 'text'; there is 'body', 'id'",
     "{}": "no field 'text'; there is none",
     '{"text": 5}': "field 'text' is not a string",
@@ -112,3 +114,37 @@ def test_python_without_topics_is_reported(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(DataError, match=r"without pydoc_data\.topics"):
         list(BuiltinDataSpec().documents(Path()))
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "settings", "remedy"),
+    [
+        ("x.csv", ["id,text", "1,one"], {}, "The file is a table: .*csv.DictReader"),
+        ("x.txt", ["Once upon a time"], {}, "set data.name to `text`"),
+        ("x.jsonl", ['{"body": "one"}'], {}, "Set `field` to the name of a field of the file"),
+        ("x.jsonl", ['{"messages": []}'], {}, "Set `messages_field: messages`"),
+        ("x.jsonl", ['{"text": "one"}'], {"messages_field": "messages"}, "Set `messages_field` to the name"),
+        ("x.jsonl", ['{"text": "one"}'], {"prompt_field": "question"}, "Set `prompt_field` to the name"),
+        ("x.jsonl", ["{", '"text": "one"', "}"], {}, "jq -c \\. "),
+        ("x.jsonl", ['{"text": "one"}', "{"], {}, "^Correct the line"),
+    ],
+)
+def test_file_in_another_form_has_its_own_remedy(
+    tmp_path: Path, name: str, lines: list[str], settings: dict[str, str], remedy: str
+) -> None:
+    write(tmp_path / name, *lines)
+    with pytest.raises(DataError) as caught:
+        list(JsonLinesDataSpec(path=name, **settings).documents(tmp_path))
+    assert re.search(remedy, caught.value.hint or "")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_command_for_an_array_can_be_copied_into_a_shell(tmp_path: Path, compressed: bool) -> None:
+    path = tmp_path / ("my data.json.gz" if compressed else "my data.json")
+    content = b'[{"text": "one"}]\n'
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    with pytest.raises(DataError) as caught:
+        list(JsonLinesDataSpec(path=path.name).documents(tmp_path))
+    words = shlex.split((caught.value.hint or "").removeprefix("Convert it: "))
+    read = ["gzip", "-dc", str(path), "|", "jq", "-c", ".[]"] if compressed else ["jq", "-c", ".[]", str(path)]
+    assert words == [*read, ">", str(tmp_path / "lines-my data.json")]

@@ -321,3 +321,10 @@ def test_jsonl_line_without_the_prompt_is_an_error(tmp_path: Path) -> None:
 def test_jsonl_rejects_prompt_settings_without_effect(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         JsonLinesDataSpec(**fields)
+
+
+def test_conversation_without_a_chat_template_has_a_remedy_for_training() -> None:
+    messages = ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"})
+    with pytest.raises(TokenizerError, match="x:1: the tokenizer has no chat template") as caught:
+        list(Encoder(ByteSpec().fit(iter(())))([Document("a\nb", "x:1", messages=messages)]))
+    assert "data.prompt_field" in (caught.value.hint or "")

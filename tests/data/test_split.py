@@ -15,7 +15,7 @@ from gptkit.components.data.text import TextDataSpec
 from gptkit.core.errors import DataError
 from gptkit.data import corpus_texts, plan_split
 from gptkit.data.split import split_documents
-from gptkit.kinds.data import DataSpec
+from gptkit.kinds.data import DataSpec, Document
 
 HERE = Path()
 Make = Callable[..., DataSpec]
@@ -174,3 +174,20 @@ def test_split_holds_one_piece_at_a_time(tmp_path: Path, monkeypatch: pytest.Mon
     assert "".join(document.text for _, document in pieces) == "some line of text\n" * 20_000
     assert [side for side, _ in pieces] == sorted(side for side, _ in pieces)
     assert max(len(document.text) for _, document in pieces) <= 30_000
+
+
+@pytest.mark.parametrize(
+    ("documents", "what"),
+    [
+        (None, "returned NoneType, not documents"),
+        (["a text"], "yielded str, not a Document"),
+        ([Document(b"a text", "x")], "yielded a Document whose text is bytes, not str"),  # type: ignore[arg-type]
+    ],
+)
+def test_component_that_returns_no_documents_is_named(
+    listed: Make, monkeypatch: pytest.MonkeyPatch, documents: Any, what: str
+) -> None:
+    data = listed(texts=["a"])
+    monkeypatch.setattr(type(data), "documents", lambda self, base: documents)
+    with pytest.raises(DataError, match=rf"data 'listed': .*\.Listed\.documents {what}"):
+        plan_split(data, HERE)

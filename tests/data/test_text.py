@@ -8,6 +8,7 @@ import itertools
 import lzma
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from gptkit.components.data import text as text_module
 from gptkit.components.data._files import _walk
 from gptkit.components.data.text import TextDataSpec, read_documents
 from gptkit.core.errors import DataError
+from gptkit.data.split import plan_split
 
 
 def texts(data: TextDataSpec, base: Path) -> list[str]:
@@ -339,3 +341,18 @@ def test_every_compressed_stream_of_a_file_is_read_or_reported(
         file.write_bytes(damaged)
         with pytest.raises(DataError, match=rf"a\.txt\{suffix}: (not a whole|the) (bzip2|xz) file"):
             texts(data, tmp_path)
+
+
+def test_command_for_another_encoding_can_be_copied_into_a_shell(tmp_path: Path) -> None:
+    path = tmp_path / "my {old} text.txt"
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(DataError) as caught:
+        texts(TextDataSpec(path=str(path)), tmp_path)
+    words = shlex.split((caught.value.hint or "").partition("?): ")[2])
+    assert words == ["iconv", "-f", "ISO-8859-1", "-t", "UTF-8", str(path), ">", str(tmp_path / "utf8-my {old} text.txt")]
+
+
+def test_empty_corpus_names_its_files(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(DataError, match=r"data 'text' returned no text from empty\.txt"):
+        plan_split(TextDataSpec(path="empty.txt"), tmp_path)

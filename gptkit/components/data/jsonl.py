@@ -6,6 +6,7 @@ import codecs
 import functools
 import json
 import logging
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -72,7 +73,7 @@ class JsonLinesDataSpec(DataSpec):
     def documents(self, base: Path) -> Iterator[Document]:
         for path in find_files(self.path, self.patterns, base):
             source = shown(path, base)
-            number = skipped = 0
+            number = skipped = objects = 0
             first = ""
             with open_file(path) as file:
                 for number, line in enumerate(file, start=1):
@@ -81,12 +82,14 @@ class JsonLinesDataSpec(DataSpec):
                         if line.lstrip().startswith(b"[") and not self.skip_bad_lines:
                             raise DataError(
                                 f"{path}:1: a JSON array, where each line should be an object",
-                                hint=f"Convert it: jq -c '.[]' {path.name} > lines-{path.name}",
+                                hint=_with_jq(".[]", path),
                             )
                     if not line.strip():
                         continue
                     try:
+                        value = None
                         value = _object(line)
+                        objects += 1
                         if self.messages_field is not None:
                             messages = _messages(value, self.messages_field)
                             content = "\n".join(message.get("content") or "" for message in messages)
@@ -99,15 +102,21 @@ class JsonLinesDataSpec(DataSpec):
                             first = first or f"{source}:{number}: {error}"
                             skipped += 1
                             continue
-                        raise DataError(
-                            f"{path}:{number}: {error}",
-                            hint="Correct the line, or set `skip_bad_lines: true` to skip all such lines.",
-                        ) from None
+                        first_one = objects == (0 if value is None else 1)
+                        hint = _remedy(path, line, value, self._own_fields()) if first_one else _REMEDY
+                        raise DataError(f"{path}:{number}: {error}", hint=hint) from None
                     if text.strip():
                         masked = ((0, len(prompt)),) if prompt and self.mask_prompt else ()
                         yield Document(prompt + text, f"{source}:{number}", masked=masked)
             if skipped:
                 _warn(source, skipped, number, first)
+
+    def _own_fields(self) -> dict[str, str]:
+        """Return the names of the fields that are read from a line, by the names of the settings."""
+        if self.messages_field is not None:
+            return {"messages_field": self.messages_field}
+        prompt = {} if self.prompt_field is None else {"prompt_field": self.prompt_field}
+        return {"field": self.field, **prompt}
 
     def fingerprint(self, base: Path) -> str:
         files = find_files(self.path, self.patterns, base)
@@ -118,6 +127,50 @@ class JsonLinesDataSpec(DataSpec):
         if self.messages_field is not None:
             prompts = ("messages", self.messages_field, self.mask_prompt)
         return fingerprint_files(files, "jsonl", self.field, self.skip_bad_lines, *prompts)
+
+
+_REMEDY = "Correct the line, or set `skip_bad_lines: true` to skip all such lines."
+
+
+def _remedy(path: Path, line: bytes, value: dict[str, Any] | None, names: dict[str, str]) -> str:
+    """Return the remedy for the first line with text of a file, which shows whether all others are wrong, too.
+
+    Args:
+        path: the file.
+        line: the line.
+        value: its object, if it has one.
+        names: the fields that are read from it, by the names of the settings.
+    """
+    if value is not None:
+        missing = next((setting for setting, name in names.items() if name not in value), None)
+        if missing is None:
+            return _REMEDY
+        if missing == "field" and isinstance(value.get("messages"), list):
+            return "Set `messages_field: messages` to read conversations. " + _REMEDY
+        return f"Set `{missing}` to the name of a field of the file. " + _REMEDY
+    if line.strip() in (b"{", b"["):
+        return _with_jq(".", path)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return (
+            "The file is a table: write its column of texts as JSON Lines, with Python's csv.DictReader and json.dumps, "
+            "or read it as plain text, with data.name `text`."
+        )
+    if line.lstrip().startswith(b"{"):
+        return _REMEDY
+    return "If the file is not JSON Lines, set data.name to `text` to read it as plain text. " + _REMEDY
+
+
+def _with_jq(program: str, path: Path) -> str:
+    """Return the remedy for a file of JSON in another form: the command that writes an object per line."""
+    name = path.name.removesuffix(path.suffix) if path.suffix.lower() in _READ_BY else path.name
+    target = path.with_name(f"lines-{name}")
+    read = f"{_READ_BY[path.suffix.lower()]} {shlex.quote(str(path))} | " if name != path.name else ""
+    source = "" if read else f" {shlex.quote(str(path))}"
+    return f"Convert it: {read}jq -c {shlex.quote(program)}{source} > {shlex.quote(str(target))}"
+
+
+_READ_BY = {".gz": "gzip -dc", ".bz2": "bzip2 -dc", ".xz": "xz -dc", ".zst": "zstd -dc"}
+"""Commands that write the content of a compressed file."""
 
 
 @functools.cache
@@ -133,11 +186,11 @@ def _object(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} of the line is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"no JSON: {error.msg} at column {error.colno}") from None
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
-        raise ValueError("no JSON that can be read: it nests too deeply") from None
+        raise ValueError("not JSON that can be read: it nests too deeply") from None
     if not isinstance(value, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -111,5 +112,7 @@ def _decode(path: Path) -> Iterator[str]:
 
 
 def _convert(path: Path) -> str:
-    name = path.name.replace("{", "{{").replace("}", "}}")
-    return f"Convert it (from {{encoding}}?): iconv -f {{encoding}} -t UTF-8 {name} > utf8-{name}"
+    source, target = (
+        shlex.quote(str(file)).replace("{", "{{").replace("}", "}}") for file in (path, path.with_name(f"utf8-{path.name}"))
+    )
+    return f"Convert it (from {{encoding}}?): iconv -f {{encoding}} -t UTF-8 {source} > {target}"
