@@ -28,7 +28,7 @@ def contents(
     files: dict[str, dict[str, T]] = {}
     packed, files[OPTIMIZER] = pack_optimizer(model, optimizer, take)
     names = dict(model.named_parameters())
-    kept, tensors = pack(dict(callbacks or {}), "callbacks", "the callbacks", names, take)
+    kept, tensors = pack(dict(callbacks or {}), "callbacks", "the training", names, take)
     if tensors:
         files[CALLBACKS] = tensors
     return {"step": step, "training": dict(training), "optimizer": packed, "callbacks": kept}, files

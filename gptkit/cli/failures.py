@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -28,9 +28,6 @@ from typer.core import TyperCommand, TyperGroup
 from gptkit.cli.console import label, note, plural, warn
 from gptkit.core.errors import NO_ROOM, GptkitError, RegistryError, SpecError
 from gptkit.core.memory import is_exhaustion
-
-if TYPE_CHECKING:
-    import traceback
 
 __all__ = ["Command", "Commands", "debugging", "follows", "report"]
 
@@ -269,40 +266,33 @@ def _report_broken_installation() -> None:
 def _report_crash(error: Exception) -> None:
     import traceback
 
+    from gptkit.cli.origin import failing_plugin, involved_plugin
+
     last = "".join(traceback.format_exception_only(error)).strip()
     frames = traceback.extract_tb(error.__traceback__)
-    origin = _failing_plugin(error)
+    origin = failing_plugin(error)
     if origin is not None:
-        plugin, frame = origin
+        plugin, location = origin
         message = " ".join(last.split())
-        label("error", "bold red", f"the plugin {plugin} failed: {message} ({frame.filename}:{frame.lineno})")
+        label("error", "bold red", f"the plugin {plugin} failed: {message} ({location})")
         label("hint", "bold cyan", "report it to the plugin's authors, with the traceback that GPTKIT_DEBUG=1 shows")
         return
     label("error", "bold red", "internal error: ", last)
     if frames:
         note(f"  at {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}")
+    involved = involved_plugin(error)
+    if involved is not None:
+        plugin, name = involved
+        note(f"  {name} of the plugin {plugin} takes part in it")
+        check = f"gptkit plugin check {plugin.partition('==')[0]}"
+        label(
+            "hint",
+            "bold cyan",
+            f"check the plugin: {check}; if it passes, report it with the traceback that GPTKIT_DEBUG=1 shows",
+        )
+        return
     hint = "please report it, with the output of `gptkit --version` and the traceback that GPTKIT_DEBUG=1 shows"
     label("hint", "bold cyan", hint)
-
-
-def _failing_plugin(error: Exception) -> tuple[str, traceback.FrameSummary] | None:
-    """Return the plugin that raised an exception, as ``NAME==VERSION``, and its innermost frame."""
-    import traceback
-
-    from gptkit.core.registry import default_registry
-
-    packages = {
-        plugin.module.partition(":")[0].partition(".")[0]: plugin.provenance
-        for plugin in default_registry().plugins()
-        if not plugin.built_in
-    }
-    origin = None
-    summaries = traceback.extract_tb(error.__traceback__)
-    for (frame, _), summary in zip(traceback.walk_tb(error.__traceback__), summaries, strict=True):
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package in packages:
-            origin = packages[package], summary
-    return origin
 
 
 @contextlib.contextmanager

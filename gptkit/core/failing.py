@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from gptkit.core.component import Component
-from gptkit.core.errors import GptkitError
+from gptkit.core.errors import GptkitError, Problem
 from gptkit.core.registry import Registry, default_registry
 
-__all__ = ["INTENTIONAL", "failure"]
+__all__ = ["INTENTIONAL", "failure", "reported"]
 
 INTENTIONAL = (GptkitError, ValidationError, PydanticCustomError)
 """Errors that components raise intentionally, with messages for the user."""
@@ -29,11 +30,26 @@ def failure(spec: Component, method: str, error: Exception, registry: Registry |
     location = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         inner = frame.f_locals.get("self")
-        if isinstance(inner, Component):
+        # An unknown attribute of a spec is raised by pydantic, below the line that reads it.
+        library = str(frame.f_globals.get("__name__", "")).partition(".")[0] == "pydantic"
+        if isinstance(inner, Component) and not library:
             spec, method = inner, frame.f_code.co_name
             location = f" ({frame.f_code.co_filename}:{line})"
     summary = " ".join("".join(traceback.format_exception_only(error)).split())
     return f"{spec.kind} {spec.name!r}{_provider(spec, registry)} failed in {method}: {summary}{location}"
+
+
+def reported(problems: Iterable[Problem]) -> list[Problem]:
+    """Return what a component's method yields as problems.
+
+    Raises:
+        TypeError: it is something else, such as the message alone.
+    """
+    result = list(problems)
+    for problem in result:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"it yielded {problem!r}, not a Problem; write: yield Problem((), message)")
+    return result
 
 
 def _provider(spec: Component, registry: Registry | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from gptkit.core.component import Component
 from gptkit.core.errors import Problem
-from gptkit.core.failing import INTENTIONAL, failure
+from gptkit.core.failing import INTENTIONAL, failure, reported
 from gptkit.core.spec import validation_error
 from gptkit.core.walk import Path, components, map_components
 
@@ -59,12 +59,12 @@ def problems(spec: Component, context: Any) -> Iterator[Problem]:
     """Yield the problems of a component and all nested ones, including exceptions, located below the component."""
     for path, component, own_context in in_context(spec, context):
         try:
-            reported = list(component.problems(own_context))
+            own_problems = reported(component.problems(own_context))
         except INTENTIONAL:
             raise
         except Exception as error:
-            reported = [Problem((), failure(component, "problems", error, _registry(own_context)))]
-        for problem in reported:
+            own_problems = [Problem((), failure(component, "problems", error, _registry(own_context)))]
+        for problem in own_problems:
             yield problem.below(*path)
 
 

@@ -103,7 +103,13 @@ def prepare(
     named = data.token_directory(base)
     if named is not None:
         return _use(open_prepared(named), tokenizer_digest, directory)
-    corpus = data.fingerprint(base)
+    corpus: object = data.fingerprint(base)
+    if not isinstance(corpus, str):
+        method = f"{type(data).__module__}.{type(data).__qualname__}.fingerprint"
+        raise DataError(
+            f"data {data.name!r}: {method} returned {type(corpus).__name__}, not str",
+            hint="Return a text that changes with the documents.",
+        )
     fingerprint = corpus_fingerprint(corpus, data, tokenizer_digest)
     try:
         existing = open_prepared(directory)

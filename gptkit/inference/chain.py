@@ -98,8 +98,8 @@ class Chain:
         if trace is None:
             logits_BV, ids_BK = self._apply(logits_BV, history)
         else:
-            for index, link in enumerate(self._links):
-                before_BV, logits_BV = logits_BV, link(logits_BV, history)
+            for index in range(len(self._links)):
+                before_BV, logits_BV = logits_BV, self._changed(index, logits_BV, history)
                 trace.sampler(index, self._specs[index], before_BV, logits_BV)
         if self._draws:
             chosen_B, p_B = self._draw(logits_BV, failed)
@@ -141,8 +141,24 @@ class Chain:
             if ids_BK is not None and not self._anonymous[index]:
                 whole_BV = logits_BV.new_full((len(logits_BV), vocab_size), -torch.inf)
                 logits_BV, ids_BK = whole_BV.scatter(-1, ids_BK, logits_BV), None
-            logits_BV = link(logits_BV, history)
+            logits_BV = self._changed(index, logits_BV, history)
         return logits_BV, ids_BK
+
+    def _changed(self, index: int, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        """Return the logits that a sampler returns.
+
+        Raises:
+            GptkitError: it returns something else.
+        """
+        changed_BV = self._links[index](logits_BV, history)
+        if isinstance(changed_BV, Tensor) and changed_BV.shape == logits_BV.shape:
+            return changed_BV
+        what = f"shape {tuple(changed_BV.shape)}" if isinstance(changed_BV, Tensor) else type(changed_BV).__name__
+        call = f"{type(self._links[index]).__module__}.{type(self._links[index]).__qualname__}.__call__"
+        raise GptkitError(
+            f"sampler {self._specs[index].name!r}: {call} returned {what}, not logits of the shape {tuple(logits_BV.shape)}",
+            hint="Return a tensor of the shape of the logits that it receives.",
+        )
 
     def _draw(self, logits_BV: Tensor, failed: list[int] | None) -> tuple[Tensor, Tensor]:
         p_BV = logits_BV.softmax(dim=-1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.core import walk
 from gptkit.core.errors import Problem
-from gptkit.core.failing import INTENTIONAL, failure
+from gptkit.core.failing import INTENTIONAL, failure, reported
 from gptkit.core.registry import Registry
 from gptkit.core.resolution import in_context
 from gptkit.core.walk import Path
@@ -57,15 +57,15 @@ def problems_between_layers(
     for use in uses:
         attention, method = use.parts.attention, "layer_problems"
         try:
-            reported = list(attention.layer_problems(use.parts.index, layers))
+            own_problems = reported(attention.layer_problems(use.parts.index, layers))
             method = "kv_source"
             if repeated:
-                reported += _repeated(use, uses, attention.kv_source(use.parts.index, layers))
+                own_problems += _repeated(use, uses, attention.kv_source(use.parts.index, layers))
         except INTENTIONAL:
             raise
         except Exception as error:
-            reported = [Problem((), failure(attention, method, error, registry))]
-        for problem in reported:
+            own_problems = [Problem((), failure(attention, method, error, registry))]
+        for problem in own_problems:
             located = problem.below(*use.place)
             if located.path not in seen:  # layers of one entry share the field
                 seen.add(located.path)

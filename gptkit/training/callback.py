@@ -52,8 +52,18 @@ class Callbacks(Callback):
             callback.on_start(start)
 
     def plan(self, step: int, plan: StepPlan) -> StepPlan:
+        """Return the plan of all callbacks.
+
+        Raises:
+            TrainingError: a callback returned something else.
+        """
         for callback in self._all:
             plan = callback.plan(step, plan)
+            if not isinstance(plan, StepPlan):
+                raise TrainingError(
+                    f"callback {type(callback).__name__}: plan returned {plan!r}, not a StepPlan",
+                    hint="Return the plan that it receives, or plan.replace(…).",
+                )
         return plan
 
     def on_step_start(self, step: int) -> None:

@@ -14,6 +14,7 @@ from gptkit.checkpoint.entries import STATE
 from gptkit.checkpoint.joint import Participants, PendingCheckpoint
 from gptkit.checkpoint.safetensors import cause, damaged
 from gptkit.checkpoint.sharding import parts_of, shard_like
+from gptkit.checkpoint.states import pack
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_callbacks, read_state, restore_optimizer
 from gptkit.core.errors import CheckpointError
 from gptkit.data.mixing import Mixture
@@ -132,7 +133,12 @@ class TrainingState:
         self._checkpoint = checkpoint
 
     def restore_callbacks(self, callbacks: Callbacks) -> None:
-        """Restore the callbacks' states of the checkpoint."""
+        """Restore the callbacks' states of the checkpoint.
+
+        Raises:
+            CheckpointError: they do not fit the callbacks, or a state cannot be stored, which would end the training at its
+                first checkpoint.
+        """
         if self.callbacks:
             states = parts_of(self.model, self.callbacks)
             try:
@@ -144,6 +150,8 @@ class TrainingState:
                     hint="Resume with the callbacks and the plugins that the run was started with.",
                 ) from error
             self.callbacks = {}
+        for name, state in callbacks.state_dict().items():
+            pack(state, "state", f"callback {name}", (), lambda _, tensor: tensor)
 
 
 def _whole(number: Any) -> int:

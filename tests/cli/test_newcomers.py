@@ -6,8 +6,10 @@ import json
 import signal
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 
 from gptkit.cli import check
 from gptkit.core.registry import Registry
@@ -91,3 +93,36 @@ def test_error_in_a_plugin_names_the_plugin(call: Call, monkeypatch: pytest.Monk
     assert f"({file}:2)" in output
     assert "GPTKIT_DEBUG=1" in output
     assert "internal error" not in output
+
+
+class Mistaken(torch.nn.Module):
+    """Module whose output has a wrong shape, or that is called with an argument too many."""
+
+    def forward(self, x: Any) -> Any:
+        return x[..., :1]
+
+
+class Joined(torch.nn.Module):
+    """Module of gptkit around one of a plugin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Mistaken()
+
+    def forward(self, x: Any, calls: int) -> Any:
+        return self.inner(x, 1) if calls else torch.cat((self.inner(x), x), dim=0)
+
+
+@pytest.mark.parametrize(("calls", "error"), [(1, "TypeError: "), (0, "RuntimeError: ")])
+def test_error_in_gptkit_names_the_plugin_that_takes_part_in_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch, calls: int, error: str
+) -> None:
+    monkeypatch.setattr(Mistaken, "__module__", "fake_gptkit_max.modules")
+    plugins = Registry([fake_plugins.plugin("gptkit-max", []), *installed()])
+    monkeypatch.setattr("gptkit.core.registry.lookup._default", plugins)
+    joined = Joined()
+    monkeypatch.setattr(check.console, "out", lambda text: joined(torch.zeros(2, 3), calls))
+    output = call("check", "tiny", code=1).stderr
+    assert f"internal error: {error}" in output
+    assert "Mistaken of the plugin gptkit-max==1.0 takes part in it" in output
+    assert "check the plugin: gptkit plugin check gptkit-max" in output

@@ -43,6 +43,28 @@ def test_panic_while_importing_breaks_only_its_plugin() -> None:
     assert error_of(loaded(plugin("panics", load=load))) == "could not be imported: Panic: the tokenizer is poisoned"
 
 
+def test_missing_package_is_located_and_has_a_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "needy.py"
+    file.write_text("import math\nimport no_such_package.parts\n")
+    fake = plugin("needy")
+
+    def load() -> Any:
+        exec(compile(file.read_text(), str(file), "exec"), {"__name__": fake.value})
+
+    error = error_of(loaded(plugin("needy", load=load)))
+    assert error == (
+        f"could not be imported: ModuleNotFoundError: No module named 'no_such_package' ({file}:2); "
+        "install the distribution with no_such_package; its author adds it to the plugin's dependencies"
+    )
+
+
+def test_component_without_a_name_has_a_remedy() -> None:
+    nameless: Any = type("Nameless", (NormSpec,), {"__module__": __name__, "build": lambda self, context, dim: None})
+    assert error_of(loaded(plugin("nameless", [nameless]))).endswith(
+        'Nameless does not define a name. Add a field `name: Literal["my-norm"] = "my-…"`.'
+    )
+
+
 def test_import_that_this_version_does_not_have_has_a_remedy() -> None:
     def load() -> Any:
         raise ModuleNotFoundError("No module named 'gptkit.kinds.newer'", name="gptkit.kinds.newer")

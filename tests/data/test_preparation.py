@@ -375,3 +375,13 @@ def test_full_disk_is_reported_with_the_file(listed: Make, make_bytes: Any, tmp_
     with pytest.raises(FileError, match=r"train-00000\.bin cannot be written: No space left on device"):
         prepare(listed(texts=TEXTS), make_bytes(), tmp_path / "t", HERE)
     assert tree(tmp_path) == {}
+
+
+def test_component_without_a_fingerprint_is_named(
+    listed: Make, make_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the tokens would be called damaged, which they are not."""
+    data = listed(texts=TEXTS)
+    monkeypatch.setattr(type(data), "fingerprint", lambda self, base: None)
+    with pytest.raises(DataError, match=r"data 'listed': .*\.Listed\.fingerprint returned NoneType, not str"):
+        prepare(data, make_bytes(), tmp_path / "t", HERE)

@@ -237,3 +237,38 @@ def test_sampler_with_random_numbers_of_its_own_passes_the_conformance_checks() 
         "draws-follow-the-logits",
         "anonymous-samplers-ignore-ids",
     ]
+
+
+class WrongSpec(SamplerSpec):
+    """Sampler that returns something other than logits."""
+
+    name: Literal["wrong"] = "wrong"
+    shape: bool = False
+
+    def build(self, context: SamplerContext) -> Sampler:
+        return Wrong(self.shape)
+
+
+class Wrong(Sampler):
+    def __init__(self, shape: bool) -> None:
+        self.shape = shape
+
+    def __call__(self, logits_BV: Tensor, history: Sequence[Sequence[int]]) -> Tensor:
+        return logits_BV[0] if self.shape else None  # type: ignore[return-value]
+
+
+class Ignored:
+    """Trace that records nothing."""
+
+    def sampler(self, index: int, spec: SamplerSpec, before_BV: Tensor, after_BV: Tensor) -> None: ...
+
+    def drawn(self, tokens_B: Tensor, p_B: Tensor) -> None: ...
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize(("shape", "what"), [(False, "NoneType"), (True, r"shape \(6,\)")])
+def test_sampler_that_returns_no_logits_is_named(shape: bool, what: str, traced: bool) -> None:
+    chain = Chain([WrongSpec(shape=shape)], SamplerContext(6, 2), row_streams(0, 2))
+    message = rf"sampler 'wrong': .*\.Wrong\.__call__ returned {what}, not logits of the shape \(2, 6\)"
+    with pytest.raises(GptkitError, match=message):
+        chain.pick(LOGITS.expand(2, -1), [[], []], Ignored() if traced else None)

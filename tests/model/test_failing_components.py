@@ -33,6 +33,10 @@ class Broken(PositionSpec):
         yield from ()
         if self.fails == "problems":
             raise ValueError("no problems")
+        if self.fails == "message":
+            yield "the message alone"  # type: ignore[misc]
+        if self.fails == "attribute":
+            self.nothing  # type: ignore[attr-defined]  # noqa: B018
 
     def head_problems(self, heads: Any) -> Iterator[str]:
         if self.fails == "head_problems":
@@ -124,3 +128,17 @@ def test_unregistered_component_is_named_without_a_distribution() -> None:
 
     (message,) = errors(position=Stray(fails="problems")).values()
     assert message.startswith("position 'stray' failed in problems: ValueError: no problems")
+
+
+def test_problems_that_are_not_problems_are_reported() -> None:
+    (message,) = errors(position={"name": "broken", "fails": "message"}).values()
+    assert (
+        "failed in problems: TypeError: it yielded 'the message alone', not a Problem; write: yield Problem((), message)"
+        in message
+    )
+
+
+def test_unknown_attribute_is_located_in_the_component() -> None:
+    (message,) = errors(position={"name": "broken", "fails": "attribute"}).values()
+    assert "failed in problems: AttributeError: 'Broken' object has no attribute 'nothing'" in message
+    assert f"({__file__}:" in message

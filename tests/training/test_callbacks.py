@@ -448,3 +448,35 @@ def test_many_spikes_in_a_row_end_the_training(make_trainer: MakeTrainer) -> Non
     trainer = make_trainer(spec_callbacks=[{"name": "skip-spikes", "limit": 2}], callbacks=[Break()])
     with pytest.raises(TrainingError, match="3 steps in a row would be skipped, the last one step 8: the gradient norm is"):
         trainer.run()
+
+
+# -- errors of authors -----------------------------------------------------------------------------------------------
+
+
+class Careless(Callback):
+    """Callback that returns no plan, or whose state cannot be stored."""
+
+    def __init__(self, fails: str) -> None:
+        self.fails = fails
+        self.steps = 0
+
+    def plan(self, step: int, plan: StepPlan) -> StepPlan:
+        return None if self.fails == "plan" else plan  # type: ignore[return-value]
+
+    def on_step(self, step: int) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": {1, 2}} if self.fails == "state" else {}
+
+
+def test_callback_that_returns_no_plan_is_named(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(TrainingError, match="callback Careless: plan returned None, not a StepPlan"):
+        make_trainer(callbacks=[Careless("plan")]).run()
+
+
+def test_state_that_cannot_be_stored_is_reported_before_the_first_step(make_trainer: MakeTrainer) -> None:
+    callback = Careless("state")
+    with pytest.raises(CheckpointError, match=r"callback Careless's state\.seen is of type set, which cannot be saved"):
+        make_trainer(callbacks=[callback]).run()
+    assert callback.steps == 0, "otherwise, the steps before the first checkpoint are lost"

@@ -192,11 +192,11 @@ class Loader:
             with _output_recorded(plugin):
                 yield
         except RegistryError as error:
-            self._break(plugin, error.message)
+            self._break(plugin, f"{error.message}. {error.hint}" if error.hint else error.message)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # SystemExit, or a panic of an extension module
-            self._break(plugin, f"{what}: {_summary(error)}{_other_version(error)}")
+            self._break(plugin, f"{what}: {_summary(error)}{_location(error, plugin)}{_remedy(error, plugin)}")
 
     def _break(self, plugin: Plugin, error: str) -> None:
         plugin.status, plugin.error, plugin.detail = "broken", error, traceback.format_exc()
@@ -216,10 +216,29 @@ def _output_recorded(plugin: Plugin) -> Iterator[None]:
         plugin.printed += output.getvalue()
 
 
-def _other_version(error: BaseException) -> str:
-    """Return the remedy for an import of gptkit that fails, which other versions of gptkit may have; "" for other errors."""
-    if not isinstance(error, ImportError) or (error.name or "").partition(".")[0] != "gptkit":
+def _location(error: BaseException, plugin: Plugin) -> str:
+    """Return `` (file:line)`` of the innermost line of a plugin's own code that raised; "" if none did."""
+    package, location = _package(plugin), ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == package:
+            location = f" ({frame.f_code.co_filename}:{line})"
+    return location
+
+
+def _package(plugin: Plugin) -> str:
+    return plugin.module.partition(":")[0].partition(".")[0]
+
+
+def _remedy(error: BaseException, plugin: Plugin) -> str:
+    """Return the remedy for an import that fails: of another distribution, or of another version of gptkit; else ""."""
+    if not isinstance(error, ImportError):
         return ""
+    package = (error.name or "").partition(".")[0]
+    if package != "gptkit":
+        missing = isinstance(error, ModuleNotFoundError) and package not in ("", _package(plugin))
+        return (
+            f"; install the distribution with {package}; its author adds it to the plugin's dependencies" if missing else ""
+        )
     from gptkit import __version__
 
     return f"; it may have been written for another version than gptkit {__version__}: update both"
