@@ -25,7 +25,9 @@ from gptkit.testing import (
     formats,
     initial,
     initialization,
+    inputs,
     linear,
+    methods,
     module,
     position,
     precision,
@@ -50,6 +52,7 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
     "attention": (
         *_MODULE,
         tokens.checks,
+        inputs.checks,
         states.checks,
         attention.checks,
         linear.user_checks,
@@ -57,15 +60,23 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
         written.checks,
     ),
     "attention-backend": (attention_backend.checks,),
-    "position": (*_MODULE, tokens.checks, states.checks, position.checks, written.checks),
+    "position": (*_MODULE, tokens.checks, inputs.checks, states.checks, position.checks, written.checks),
     "rotary-scaling": (tokens.checks, states.checks, position.scaling_checks, written.checks),
-    "block": (*_MODULE, tokens.checks, states.checks, written.checks),
+    "block": (*_MODULE, tokens.checks, inputs.checks, states.checks, written.checks),
     "norm": (*_MODULE, vectors.checks, vectors.norm_checks, written.checks),
     "linear": (*_MODULE, linear.checks, written.checks),
     "activation": (*_MODULE, vectors.checks, vectors.activation_checks, written.checks),
     "feedforward": (*_MODULE, vectors.checks, linear.user_checks, division.checks, written.checks),
     "router": (*_MODULE, vectors.router_checks, written.checks),
-    "embedding": (*_MODULE, ends.embedding_checks, tokens.checks, states.checks, division.vocabulary_checks, written.checks),
+    "embedding": (
+        *_MODULE,
+        ends.embedding_checks,
+        tokens.checks,
+        inputs.checks,
+        states.checks,
+        division.vocabulary_checks,
+        written.checks,
+    ),
     "head": (*_MODULE, ends.head_checks, states.checks, division.vocabulary_checks, written.checks),
     "initializer": (initial.checks,),
     "sampler": (sampler.checks,),
@@ -100,7 +111,7 @@ def checks_for(kind: str, registry: Registry | None = None) -> list[Check]:
         kind: the kind's name.
         registry: where the kind is looked up; by default what is installed.
     """
-    groups: list[Iterable[Check]] = [common.checks, *_KINDS.get(kind, ())]
+    groups: list[Iterable[Check]] = [common.checks, methods.checks, *_KINDS.get(kind, ())]
     registered = (registry or default_registry()).kinds().get(kind)
     own = None if registered is None else getattr(registered.cls, "conformance_checks", None)
     if own is not None:

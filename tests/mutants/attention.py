@@ -62,6 +62,19 @@ def blind(forward: Forward, **changes: Any) -> Forward:
     return other
 
 
+class ScalesItsInput(Wrong):
+    """Multiply the vectors that the block passes, in place."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE.mul_(1.5), forward)
+
+    name: Literal["scales-its-input"] = "scales-its-input"
+    runtime = Runtime
+    caught_by = "leaves-input-alone"
+    also = ANYTHING
+
+
 class LeaksOne(Wrong):
     """Each token also attends to the next one."""
 

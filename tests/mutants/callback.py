@@ -17,7 +17,7 @@ from gptkit.components.callback.modules.window_warmup import WindowWarmup
 from gptkit.components.callback.skip_spikes import SkipSpikesSpec
 from gptkit.components.callback.window_warmup import WindowWarmupSpec
 from gptkit.kinds.callback import Callback, StepPlan, Training
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import Mutant, become
 
 
 class ForgetsUpdates(Mutant, EMASpec):
@@ -176,3 +176,17 @@ class CountsSteps(Mutant, WindowWarmupSpec):
 
     def build(self) -> Callback:
         return self.Runtime(WindowWarmupSpec(initial=2, steps=4))
+
+
+class MisspellsAMethod(Mutant, BatchWarmupSpec):
+    """Hook with a name that nothing calls."""
+
+    class Runtime(BatchWarmup):
+        def on_metric(self, step: int, metrics: Mapping[str, float]) -> None:
+            self.seen = step
+
+    name: Literal["misspells-a-method"] = "misspells-a-method"  # type: ignore[assignment]
+    caught_by = "known-methods"
+
+    def build(self) -> Callback:
+        return become(super().build(), self.Runtime)  # type: ignore[no-any-return]

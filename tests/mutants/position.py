@@ -217,3 +217,20 @@ class DoublePrecision(Mutant, LinearScalingSpec):
 
     def frequencies(self, base: float, d_rotary: int, context: BuildContext) -> Tensor:
         return super().frequencies(base, d_rotary, context).double()
+
+
+class RotatesInPlace(Mutant, RotarySpec):
+    """Change the queries that the attention passes."""
+
+    class Runtime(RotaryPosition):
+        def rotate(self, q_BHTD: Tensor, k_BKTD: Tensor, prepared: Any) -> tuple[Tensor, Tensor]:
+            q, k = super().rotate(q_BHTD, k_BKTD, prepared)
+            return q_BHTD.copy_(q), k
+
+    name: Literal["rotates-in-place"] = "rotates-in-place"
+    caught_by = "leaves-input-alone"
+    also = ANYTHING
+
+    def build(self, context: BuildContext, *, heads: HeadShape) -> RotaryPosition:
+        made: RotaryPosition = become(RotaryPosition(self, context, heads.d_head), self.Runtime)
+        return made

@@ -71,7 +71,7 @@ def test_every_check_has_a_reason() -> None:
             assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", check.name)
             assert re.fullmatch(r"[A-Z].{20,110}[.]", check.why), check.why
     shared = {check.name for check in checks_for("a-plugin-kind")}
-    assert shared == {"named", "documented", "constructible", "round-trip", "frozen"}
+    assert shared == {"named", "documented", "constructible", "round-trip", "frozen", "known-methods"}
 
 
 class Taster(Component):
