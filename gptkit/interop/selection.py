@@ -112,7 +112,7 @@ def export_format(
 
     Raises:
         ExternalModelError: several formats have the path's suffix, or none has one that looks like a file type, or the
-            format cannot be written.
+            format cannot be written, or the path has the suffix of another format.
         UnknownComponentError: no format has that name.
         SpecError: the format has no such field, or the value is not valid.
     """
@@ -136,13 +136,31 @@ def export_format(
         names = [name for name, each in formats(registry).items() if each.can_write]
         hint = f"Formats that can be written: {', '.join(names)}."
         raise ExternalModelError(f"format {spec.component_name()!r} can be read but not written", hint=hint)
+    if path is not None and not path.is_dir():
+        _require_own_suffix(spec, path, registry)
     return spec
+
+
+def _require_own_suffix(spec: FormatSpec, path: Path, registry: Registry) -> None:
+    """Raise if a path has the suffix of another format, or none where programs recognize the format by it."""
+    name, suffix = spec.component_name(), path.suffix.lower()
+    if suffix in spec.suffixes or not (suffix in _suffixes(registry) or (spec.suffixes and spec.is_program)):
+        return
+    if not spec.suffixes:
+        raise ExternalModelError(f"{path}: {name} writes a directory, not a {suffix} file", hint=f"As in: {path.stem}")
+    wanted = path.with_suffix(spec.suffixes[0]).name
+    raise ExternalModelError(f"{path}: {name} writes {' or '.join(spec.suffixes)} files", hint=f"As in: {wanted}")
+
+
+def _suffixes(registry: Registry) -> list[str]:
+    """Return the suffixes of all formats that can be written."""
+    return [suffix for _, spec in sorted(formats(registry).items()) if spec.can_write for suffix in spec.suffixes]
 
 
 def _unknown_suffix(suffix: str, registry: Registry) -> ExternalModelError:
     """Return the error for a path whose suffix is that of no format."""
     writable = {name: spec for name, spec in sorted(formats(registry).items()) if spec.can_write}
-    own = [each for spec in writable.values() for each in spec.suffixes]
+    own = _suffixes(registry)
     nearest = difflib.get_close_matches(suffix, own, n=1)
     meant = f"Did you mean {nearest[0]}? " if nearest else ""
     hint = (

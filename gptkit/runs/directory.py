@@ -118,9 +118,13 @@ class RunDirectory:
                 )
             else:
                 what = "is a file, but a run is a directory"
+                if self.path.suffix.lower() == ".gguf":
+                    hint = f"A model is imported first: {command('gptkit import', self.path, 'RUN')}"
             raise CheckpointError(f"{self.path} {what}", hint=hint)
         if not self.path.exists():
             raise CheckpointError(f"{self.path}: run not found{suggestion(self.path)}", hint=hint)
+        if (self.path / "config.json").is_file():
+            hint = f"A model of transformers is imported first: {command('gptkit import', self.path, 'RUN')}"
         raise CheckpointError(f"{self.path} is not a run: {why}", hint=hint)
 
     def recover(self) -> None:

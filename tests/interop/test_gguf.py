@@ -118,7 +118,7 @@ def test_families_without_gguf_are_named(tmp_path: Path, preset: str, family: st
     with pytest.raises(ExternalModelError) as refused:
         export_model(run, tmp_path / "model.gguf")
     assert refused.value.message == f"GGUF files of the family {family!r}, which this model has, are not supported"
-    assert refused.value.hint == "Export to hugging-face instead."
+    assert refused.value.hint == "Export to hugging-face, torch-export or onnx instead."
 
 
 def test_reason_is_the_component_that_no_architecture_has(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_reason_is_the_component_that_no_architecture_has(tmp_path: Path) -> Non
         export_model(run, tmp_path / "model.gguf")
     assert "attention 'mamba1' is not one that the family has" in refused.value.message
     assert "object has no attribute" not in refused.value.message
-    assert refused.value.hint == "Export to hugging-face instead."
+    assert refused.value.hint == "Export to hugging-face, torch-export or onnx instead."
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "gpt4o"])

@@ -119,6 +119,25 @@ def test_options_and_suffixes_of_the_format_are_used(run: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("name", "to", "message", "remedy"),
+    [
+        ("a.gguf", "torch-export", r"torch-export writes \.pt2 files", "As in: a.pt2"),
+        ("a", "torch-export", r"torch-export writes \.pt2 files", "As in: a.pt2"),
+        ("a.pt2", "gguf", r"gguf writes \.gguf files", "As in: a.gguf"),
+        ("a.onnx", "hugging-face", r"hugging-face writes a directory, not a \.onnx file", "As in: a"),
+    ],
+)
+def test_suffix_of_another_format_is_refused(
+    run: Path, tmp_path: Path, name: str, to: str, message: str, remedy: str
+) -> None:
+    """A program of torch named .gguf is read by no program."""
+    with pytest.raises(ExternalModelError, match=message) as refused:
+        gptkit.export_model(run, tmp_path / name, to=to)
+    assert refused.value.hint == remedy
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
     ("name", "meant"),
     [("foo.xyz", None), ("foo.guff", ".gguf"), ("foo.onx", ".onnx"), ("foo.bin", None), ("foo.pt3", ".pt2")],
 )

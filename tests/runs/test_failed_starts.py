@@ -131,3 +131,13 @@ def test_prompts_must_be_a_list_of_texts() -> None:
     run = train()
     with pytest.raises(GptkitError, match=r"a prompt is a text, not a list\n.*gptkit\.generate"):
         run.generate(["a", "b"])  # type: ignore[arg-type]
+
+
+def test_external_model_in_place_of_a_run_has_the_command_that_imports_it(tmp_path: Path) -> None:
+    (tmp_path / "my model").mkdir()
+    (tmp_path / "my model" / "config.json").write_text("{}")
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    for name, shown in (("my model", "'{}/my model'"), ("x.gguf", "{}/x.gguf")):
+        with pytest.raises(CheckpointError) as caught:
+            gptkit.load(tmp_path / name)
+        assert f"gptkit import {shown.format(tmp_path)} RUN" in str(caught.value.hint)

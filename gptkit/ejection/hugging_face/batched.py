@@ -174,9 +174,11 @@ def _checked(written: Written, kept: Collection[str] = ()) -> Written:
     """Raise if a template has a plain name, or keeps tensors under others than the given names."""
     for plain in _PLAIN.finditer(written.text):
         if plain["kept"] is None or plain["kept"] not in {*_KEPT, *kept}:
+            closing = "" if plain["kept"] is None else ", …)" if "(" in plain[0] else "]"
             raise NotWrittenError(
                 f"{written.section} {written.name} cannot be written for transformers: its template uses "
-                f"{plain[0]} in a way that batches with padding do not have",
-                hint="Its author can use the names of docs/generated-code.md.",
+                f"{plain[0]}{closing} in a way that batches with padding do not have",
+                hint="Export to torch-export or onnx, or write one file of PyTorch: gptkit eject. The component's author "
+                "can use the names of docs/generated-code.md.",
             )
     return written

@@ -29,7 +29,7 @@ __all__ = [
     "Windows",
 ]
 
-HINT = "Export to hugging-face instead."
+HINT = "Export to hugging-face, torch-export or onnx instead."
 """Remedy for a model that llama.cpp cannot compute."""
 
 
