@@ -61,6 +61,8 @@ def message(error: ErrorDetails, result: Trace, registry: Registry) -> str:
     if wanted == "a list" and _indexed(error["input"]):
         first = next(iter(error["input"]))
         return f"item {first} cannot be set, since the spec has no such list; set the whole list {str(result.path[-1])!r}"
+    if wanted == "a list" and isinstance(error["input"], (str, int, float)) and not isinstance(error["input"], bool):
+        return f"expected {wanted}, got {got}; write it in brackets: [{error['input']}]"
     if wanted is not None:
         return f"expected {wanted}, got {got}"
     if kind in _BOUNDS:

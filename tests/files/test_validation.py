@@ -70,7 +70,7 @@ nam: x
         ("offset: {a: 1}", "offset: expected a number, got a mapping"),
         ("bias: perhaps", "bias: expected true or false, got the text 'perhaps'"),
         ("bias: 7", "bias: expected true or false, got the number 7"),
-        ("sizes: 5", "sizes: expected a list, got the number 5"),
+        ("sizes: 5", "sizes: expected a list, got the number 5; write it in brackets: [5]"),
         ("sizes: [1, x]", "sizes.1: expected a whole number, got the text 'x'"),
         ("sizes: [1, 2, 3, 4]", "sizes: must have at most 3 items, got 4"),
         ("label: 5", "label: expected a text, got the number 5"),
