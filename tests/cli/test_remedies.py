@@ -47,7 +47,10 @@ def test_missing_plugin_may_come_from_a_directory(call: Call, run: Path, tmp_pat
         ({"model_type": "t5", "is_encoder_decoder": True}, "it is not a causal decoder but an encoder-decoder model"),
         ({"model_type": "distilbert"}, "it is not a causal decoder"),
         ({"model_type": "xyz", "architectures": ["XyzForMaskedLM"]}, "XyzForMaskedLM is not a causal decoder"),
-        ({"model_type": "rwkv", "architectures": ["RwkvForCausalLM"]}, "the model needs the time mixing of RWKV"),
+        (
+            {"model_type": "zamba2", "architectures": ["Zamba2ForCausalLM"]},
+            "the model needs a block that several layers share",
+        ),
         ({"model_type": "llamo", "architectures": ["LlamoForCausalLM"]}, "did you mean 'llama'"),
     ],
 )

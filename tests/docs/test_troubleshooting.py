@@ -28,6 +28,8 @@ PROVOKED: dict[str, list[str]] = {
     "file or directory not found": ["train", "mini.yaml", "runs/b", "-s", "data.path=none.txt"],
     "the training split": ["train", "mini.yaml", "runs/b", "-s", "data.path=short.txt"],
     "byte … is not UTF-8": ["train", "mini.yaml", "runs/b", "-s", "data.path=latin.txt"],
+    "not JSON": ["train", "mini.yaml", "runs/b", "-s", "data={name: jsonl, path: plain.jsonl}"],
+    "no field": ["train", "mini.yaml", "runs/b", "-s", "data={name: jsonl, path: other.jsonl}"],
     "field …": ["train", "mini.yaml", "runs/b", "-s", "data={name: jsonl, path: bad.jsonl}"],
     "training.device": ["train", "mini.yaml", "runs/b", "-s", f"training.device={ABSENT}"],
     "training a model": ["train", "mini.yaml", "runs/b", "-s", "model.d_model=200000"],
@@ -57,6 +59,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (path / "tags.yaml").write_text("model: !!python/object:os.system {}\n")
     (path / "short.txt").write_text("ab")
     (path / "latin.txt").write_bytes("é".encode("latin-1") * 9)
+    (path / "plain.jsonl").write_text("plain text\n")
+    (path / "other.jsonl").write_text('{"content": "a text"}\n')
     (path / "bad.jsonl").write_text('{"text": 1}\n')
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)

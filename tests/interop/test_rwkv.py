@@ -72,4 +72,4 @@ def test_gguf_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExternalModelError) as refused:
         export_model(run, tmp_path / "model.gguf")
     assert refused.value.message == "GGUF files of the family 'rwkv', which this model has, are not supported"
-    assert refused.value.hint == "Export to hugging-face instead."
+    assert refused.value.hint == "Export to hugging-face, torch-export or onnx instead."

@@ -147,7 +147,7 @@ def test_check_prints_a_table_and_fails_with_a_failed_check(made: Path, monkeypa
     assert done.exit_code == 0, done.output
     rows = {line.split()[0]: line.split()[1:] for line in done.output.splitlines() if len(line.split()) == 2}
     assert rows["within-bounds"] == ["ok"]
-    assert "7 checks, none failed" in done.output
+    assert "8 checks, none failed" in done.output
 
     cls = gptkit.core.registry.default_registry().component("schedule", "new-schedule")
     monkeypatch.setattr(cls, "factor", lambda self, step, steps: 2.0)
