@@ -17,7 +17,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,17 @@ def project(tmp_path: Path) -> Path:
 
 
 GPTKIT = ("-m", "gptkit")
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remains() -> Iterator[None]:
+    """End the processes of a test that failed."""
+    yield
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
 
 
 def start(
@@ -55,16 +66,24 @@ def start(
     launcher: Sequence[str] = (sys.executable, *GPTKIT),
     limit: Callable[[], None] | None = None,
 ) -> subprocess.Popen[str]:
-    """Start `gptkit train` in a process."""
-    return subprocess.Popen(
+    """Start `gptkit train` in a process, in which closed terminals end it: these tests may have been started with nohup."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        if limit is not None:
+            limit()
+
+    process = subprocess.Popen(
         [*launcher, "train", "spec.yaml", "run", *arguments],
         cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=limit,
+        preexec_fn=prepare,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
+    _started.append(process)
+    return process
 
 
 def wait_for_checkpoint(project: Path, after: int = 0) -> int:
