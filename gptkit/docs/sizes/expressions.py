@@ -2,13 +2,13 @@
 
 ``measured.json`` holds the expressions of the built-in components and the numbers at a named size. It is data, not a source
 of truth: of a component whose sources have changed since, each expression is compared with newly measured models when pages
-are made, and fitted again where it does not agree. A test measures all of them again.
+are made, and fitted again where it does not agree. Tests measure some of them again, and all of them nightly.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
@@ -146,12 +146,17 @@ def _fitted(meter: Meter, *, derived: bool) -> Fitted:
     return Fitted(expressions, fixed, derived)
 
 
-def stored_data(registry: Registry) -> dict[str, Any]:
-    """Return the content of the stored file: the expressions of the built-in components, as plain data."""
+def stored_data(registry: Registry, names: Container[str] | None = None) -> dict[str, Any]:
+    """Return the content of the stored file: the expressions of the built-in components, as plain data.
+
+    Args:
+        registry: the registry of the components.
+        names: the components that are measured, such as ``norm rms``; by default all.
+    """
     result = {}
     for kind in KINDS:
         for name, entry in registry.entries(kind).items():
-            if entry.plugin.built_in:
+            if entry.plugin.built_in and (names is None or f"{kind} {name}" in names):
                 result[f"{kind} {name}"] = _entry(entry.cls, registry, fitted(entry.cls, registry))
     return result
 
