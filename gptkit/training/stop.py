@@ -21,7 +21,7 @@ class StopRequest:
 
     Args:
         several: several processes were launched, each of which receives one Ctrl-C from the terminal and from the
-            launcher: signals within a second count as one.
+            launcher: signals within a second count as one. After an error, SIGTERM remains ignored.
     """
 
     def __init__(self, *, several: bool = False) -> None:
@@ -40,6 +40,10 @@ class StopRequest:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
+            if self._several and isinstance(error, Exception) and number == signal.SIGTERM:
+                # The launcher sends it to the others when one process has ended, and this one must still report the error.
+                signal.signal(number, signal.SIG_IGN)
+                continue
             # None: a handler that was not installed from Python cannot be put back from Python.
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 

@@ -19,6 +19,7 @@ from gptkit.model.gpt import GPT
 from gptkit.training.evaluation import Batch
 from gptkit.training.loop import Trainer
 from gptkit.training.records import MetricsFile, SamplesFile, read_metrics
+from gptkit.training.stop import StopRequest
 from tests.support.bigram import VOCABULARY, MakeTrainer, batch
 
 
@@ -307,6 +308,20 @@ def test_closed_terminal_stops_once_unless_ignored(make_trainer: MakeTrainer, ig
     finally:
         signal.signal(signal.SIGHUP, before)
     assert trainer.stopped is not ignored
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_launcher_does_not_end_a_process_that_reports_an_error(several: bool) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with StopRequest(several=several):
+            pass
+        assert signal.getsignal(signal.SIGTERM) == before
+        with pytest.raises(TrainingError), StopRequest(several=several):
+            raise TrainingError("lost the connection")
+        assert (signal.getsignal(signal.SIGTERM) == signal.SIG_IGN) is several
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
