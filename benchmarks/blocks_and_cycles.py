@@ -9,15 +9,12 @@ indexer, I their features, K key/value heads, G query heads of each, D features 
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import gptkit
-from benchmarks.interleave import environment
-from benchmarks.selective_scan import compare
+from benchmarks.selective_scan import compare, options
 from gptkit.nn.forward import Forward
 
 __all__ = ["main"]
@@ -94,24 +91,19 @@ def by_hand(block: torch.nn.Module, x_BTE: Tensor) -> Tensor:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    print(environment())
-    x_BTE = torch.randn(1, options.tokens, E, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    given = options(__doc__, tokens=1024, rounds=5)
+    x_BTE = torch.randn(1, given.tokens, E, generator=torch.Generator().manual_seed(0)).requires_grad_()
     ids = torch.zeros(x_BTE.shape[:2], dtype=torch.long)
 
-    sparse = model(options.tokens, attention=SPARSE).blocks[0].attention
-    full = model(options.tokens, attention=ATTENTION).blocks[0].attention
+    sparse = model(given.tokens, attention=SPARSE).blocks[0].attention
+    full = model(given.tokens, attention=ATTENTION).blocks[0].attention
     forms = {"component": lambda: sparse(x_BTE, Forward(ids)), "query by query": lambda: by_query(sparse, x_BTE)}
-    compare(f"block-sparse, {TOP} of {options.tokens // SIZE} blocks", forms, options.rounds)
+    compare(f"block-sparse, {TOP} of {given.tokens // SIZE} blocks", forms, given.rounds)
     both = {"block-sparse": forms["component"], "grouped-query": lambda: full(x_BTE, Forward(ids))}
-    compare("the same beside attention to all keys (another function)", both, options.rounds)
-    cycles = model(options.tokens, attention=ATTENTION, block="hierarchical").blocks[0]
+    compare("the same beside attention to all keys (another function)", both, given.rounds)
+    cycles = model(given.tokens, attention=ATTENTION, block="hierarchical").blocks[0]
     forms = {"component": lambda: cycles(x_BTE, Forward(ids)), "by hand": lambda: by_hand(cycles, x_BTE)}
-    compare("hierarchical, 2 blocks, 2 high and 3 low cycles", forms, options.rounds)
+    compare("hierarchical, 2 blocks, 2 high and 3 low cycles", forms, given.rounds)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ features of a head, E model width, K experts of a token.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
@@ -17,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gptkit
-from benchmarks.interleave import environment
-from benchmarks.selective_scan import compare
+from benchmarks.selective_scan import compare, options
 from gptkit.nn.forward import Forward
 
 __all__ = ["main"]
@@ -71,17 +69,12 @@ def every_expert(mixture: Any, x_TE: Tensor, ids_1T: Tensor) -> Tensor:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    print(environment())
-    x_TE = torch.randn(options.tokens, E, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    ids_1T = torch.zeros(1, options.tokens, dtype=torch.long)
+    given = options(__doc__, tokens=1024, rounds=5)
+    x_TE = torch.randn(given.tokens, E, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    ids_1T = torch.zeros(1, given.tokens, dtype=torch.long)
 
     def block(**parts: Any) -> Any:
-        spec = {"d_model": E, "n_layers": 1, "context_length": options.tokens, "position": "none", **parts}
+        spec = {"d_model": E, "n_layers": 1, "context_length": given.tokens, "position": "none", **parts}
         return gptkit.GPT(spec, 64, seed=0).eval().blocks[0]
 
     compressed = {"name": "compressed", "n_heads": HEADS, "d_head": D, "d_rotary": D, "sliding_window": WINDOW}
@@ -90,14 +83,14 @@ def main() -> None:
         "component": lambda: attention(x_TE[None], Forward(ids_1T))[0],
         "query by query": lambda: query_by_query(attention, x_TE),
     }
-    compare("compressed", forms, options.rounds)
+    compare("compressed", forms, given.rounds)
 
     heads = block(attention={"name": "expert-heads", "n_experts": 8, "n_kv_heads": HEADS // 2, "d_head": D}).attention
     forms = {
         "component": lambda: heads(x_TE[None], Forward(ids_1T))[0],
         "expert by expert": lambda: expert_by_expert(heads, x_TE, ids_1T),
     }
-    compare("expert-heads", forms, options.rounds)
+    compare("expert-heads", forms, given.rounds)
 
     experts = {"name": "experts", "n_experts": 8, "identity_experts": 4, "expert": {"name": "gated", "d_hidden": 512}}
     mixture = block(attention="multi-head", feedforward=experts).feedforward
@@ -105,7 +98,7 @@ def main() -> None:
         "component": lambda: mixture(x_TE[None], Forward(ids_1T))[0],
         "every expert": lambda: every_expert(mixture, x_TE, ids_1T),
     }
-    compare("identity experts", forms, options.rounds)
+    compare("identity experts", forms, given.rounds)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,11 @@ keys, V features of values, X features of keys and values, E model width.
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 from torch import Tensor
 
 import gptkit
-from benchmarks.interleave import environment
-from benchmarks.selective_scan import compare
+from benchmarks.selective_scan import compare, options
 from gptkit.nn.forward import Forward
 from gptkit.ops.exponential_gating import exponential_gating
 from gptkit.ops.wkv import wkv
@@ -73,14 +70,9 @@ def two_softmaxes(attention: torch.nn.Module, x_BTE: Tensor) -> Tensor:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    print(environment())
+    given = options(__doc__, tokens=1024, rounds=5)
     generator = torch.Generator().manual_seed(0)
-    shape = (1, options.tokens, HEADS)
+    shape = (1, given.tokens, HEADS)
     q, k, v = (torch.randn(*shape, 64, generator=generator).requires_grad_() for _ in range(3))
     i = torch.randn(shape, generator=generator).requires_grad_()
     f = torch.nn.functional.logsigmoid(torch.randn(shape, generator=generator) + 3).requires_grad_()
@@ -89,24 +81,24 @@ def main() -> None:
         "chunks": lambda: exponential_gating(q, k, v, i, f, zeros, eps=1e-6)[0],
         "token by token": lambda: by_token(q, k, v, i, f),
     }
-    compare("mlstm", forms, options.rounds)
+    compare("mlstm", forms, given.rounds)
 
-    keys, values = (torch.randn(1, options.tokens, E, generator=generator).requires_grad_() for _ in range(2))
+    keys, values = (torch.randn(1, given.tokens, E, generator=generator).requires_grad_() for _ in range(2))
     rate, bonus = (torch.randn(E, generator=generator).requires_grad_() for _ in range(2))
     empty = torch.zeros(1, E)
     forms = {
         "chunks": lambda: wkv(keys, values, rate.exp(), bonus, (empty, empty, empty))[0],
         "token by token": lambda: averages(keys, values, rate.exp(), bonus),
     }
-    compare("rwkv4", forms, options.rounds)
+    compare("rwkv4", forms, given.rounds)
 
     attention = {"name": "differential", "n_heads": HEADS, "d_head": D}
-    spec = {"d_model": E, "n_layers": 1, "context_length": options.tokens, "position": "none", "attention": attention}
+    spec = {"d_model": E, "n_layers": 1, "context_length": given.tokens, "position": "none", "attention": attention}
     module = gptkit.GPT(spec, 64, seed=0).blocks[0].attention
-    x_BTE = torch.randn(1, options.tokens, E, generator=generator).requires_grad_()
+    x_BTE = torch.randn(1, given.tokens, E, generator=generator).requires_grad_()
     ids = torch.zeros(x_BTE.shape[:2], dtype=torch.long)
     forms = {"component": lambda: module(x_BTE, Forward(ids)), "two softmaxes": lambda: two_softmaxes(module, x_BTE)}
-    compare("differential", forms, options.rounds)
+    compare("differential", forms, given.rounds)
 
 
 if __name__ == "__main__":

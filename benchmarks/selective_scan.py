@@ -42,6 +42,17 @@ def recurrence_by_token(decay_BTX: Tensor, input_BTX: Tensor, state_BX: Tensor) 
     return torch.stack(states, dim=1)
 
 
+def options(description: str | None, **usual: int) -> argparse.Namespace:
+    """Read the options of a comparison on one thread, each with its usual value, and print the environment."""
+    parser = argparse.ArgumentParser(description=description)
+    for name, value in usual.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    result = parser.parse_args()
+    torch.set_num_threads(1)
+    print(environment())
+    return result
+
+
 def compare(title: str, forms: Mapping[str, Callable[[], Tensor]], rounds: int) -> None:
     """Print the distance of the forms, and their times."""
     first, second = (form().detach() for form in forms.values())
@@ -61,34 +72,29 @@ def compare(title: str, forms: Mapping[str, Callable[[], Tensor]], rounds: int) 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, usual in (("tokens", 512), ("features", 512), ("state", 16), ("rounds", 3)):
-        parser.add_argument(f"--{name}", type=int, default=usual)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    given = options(__doc__, tokens=512, features=512, state=16, rounds=3)
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator)
 
-    n_tokens, n_features, n_state = options.tokens, options.features, options.state
+    n_tokens, n_features, n_state = given.tokens, given.features, given.state
     v, step = draw(1, n_tokens, n_features), draw(1, n_tokens, n_features).exp() * 0.01
     k, q = draw(1, n_tokens, n_state), draw(1, n_tokens, n_state)
     rates, state = -torch.arange(1.0, n_state + 1).expand(n_features, -1), torch.zeros(1, n_features, n_state)
     decay = draw(1, n_tokens, n_features).sigmoid()
     for tensor in (v, step, k, q, decay):
         tensor.requires_grad_()
-    print(environment())
     scans = {
         "chunks": lambda: selective_scan(v, step, rates, k, q, state)[0],
         "token by token": lambda: scan_by_token(v, step, rates, k, q, state),
     }
-    compare("selective scan", scans, options.rounds)
+    compare("selective scan", scans, given.rounds)
     recurrences = {
         "chunks": lambda: linear_recurrence(decay, v, state[..., 0]),
         "token by token": lambda: recurrence_by_token(decay, v, state[..., 0]),
     }
-    compare("recurrence", recurrences, options.rounds)
+    compare("recurrence", recurrences, given.rounds)
 
 
 if __name__ == "__main__":
