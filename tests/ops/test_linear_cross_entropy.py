@@ -26,7 +26,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use several chunks, blocks and tiles, the last of each smaller than the others."""
     monkeypatch.setattr(module, "CHUNK_BYTES", 5 * V * 4)
     monkeypatch.setattr(cross_entropy_rows, "BLOCK_BYTES", 2 * V * 4)
-    monkeypatch.setattr(module, "TILE_BYTES", 8 * E * 2)
+    monkeypatch.setattr(module, "TILE_CLASSES", 8)
 
 
 def case(dtype: torch.dtype, bias: bool = True, spread: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
