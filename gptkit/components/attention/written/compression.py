@@ -44,15 +44,13 @@ class $class_name(nn.Module):
         gate_BNMD = gate_BNMD + self.position_bias
         #if differ
         if $OVERLAPS:
-            # Half of the features are for the next block's entry; before the first block is none.
-            before_BNMD, x_BNMD = x_BNMD.chunk(2, dim=-1)
+            before_BNMD, x_BNMD = x_BNMD.chunk(2, dim=-1)  # half is for the next block's entry
             gate_before_BNMD, gate_BNMD = gate_BNMD.chunk(2, dim=-1)
             gate_before_BNMD = F.pad(gate_before_BNMD, (0, 0, 0, 0, 1, 0), value=-torch.inf)[:, :-1]
             x_BNMD = torch.cat((before_BNMD.roll(1, dims=1), x_BNMD), dim=2)
             gate_BNMD = torch.cat((gate_before_BNMD, gate_BNMD), dim=2)
         #elif overlaps
-        # Half of the features are for the next block's entry; before the first block is none.
-        before_BNMD, x_BNMD = x_BNMD.chunk(2, dim=-1)
+        before_BNMD, x_BNMD = x_BNMD.chunk(2, dim=-1)  # half is for the next block's entry
         gate_before_BNMD, gate_BNMD = gate_BNMD.chunk(2, dim=-1)
         gate_before_BNMD = F.pad(gate_before_BNMD, (0, 0, 0, 0, 1, 0), value=-torch.inf)[:, :-1]
         x_BNMD = torch.cat((before_BNMD.roll(1, dims=1), x_BNMD), dim=2)
