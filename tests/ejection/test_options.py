@@ -94,11 +94,13 @@ def test_every_field_has_other_values() -> None:
             assert changed == set(cls.model_fields) - {"name"}, f"{kind} {name}"
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "third", [pytest.param(0, marks=pytest.mark.slow), *(pytest.param(third, marks=pytest.mark.nightly) for third in (1, 2))]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_option_equals_the_built_model(kind: str) -> None:
+def test_every_option_equals_the_built_model(kind: str, third: int) -> None:
     registry = default_registry()
-    for name in registry.names(kind):
+    for name in registry.names(kind)[third::3]:
         for spec in instances(registry.component(kind, name)):
             for result in run_checks(spec, slow=True, only=["written-equals-built", "written-options-equal-built"]):
                 assert result.ok, f"{result.component}: {result.message}"

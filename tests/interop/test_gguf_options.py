@@ -17,8 +17,13 @@ from tests.support.llama_server import PROMPTS, compare_probabilities, served
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if index % 3 == 0 else pytest.mark.nightly)
+        for index, name in enumerate(CONFIGS)
+    ],
+)
 def test_options_equal_llama_cpp_or_are_refused(tmp_path: Path, name: str) -> None:
     """A server that cannot load a file fails too, by an exception."""
     family, ids = family_of(name), list(PROMPTS[0].encode())

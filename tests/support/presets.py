@@ -59,12 +59,18 @@ DISTINCT = (
 """Presets that together have every part of all presets: each component with its options, wherever it is (`parts`)."""
 
 
-def marked(presets: Iterable[str], fast: Container[str] = ()) -> list[Any]:
-    """Return presets as parameters: some for the fast tests, the distinct ones slow, the others for the night."""
+def marked(presets: Iterable[str], fast: Container[str] = (), *, turn: int = 0, of: int = 1) -> list[Any]:
+    """Return presets as parameters: some for the fast tests, the distinct ones slow, the others for the night.
+
+    Args:
+        presets: names of presets.
+        fast: those of the fast tests.
+        turn: which of the distinct ones are slow if several tests of the same code take turns; others are for the night.
+        of: number of these tests.
+    """
+    slow = DISTINCT[turn::of]
     return [
-        preset
-        if preset in fast
-        else pytest.param(preset, marks=pytest.mark.slow if preset in DISTINCT else pytest.mark.nightly)
+        preset if preset in fast else pytest.param(preset, marks=pytest.mark.slow if preset in slow else pytest.mark.nightly)
         for preset in presets
     ]
 
