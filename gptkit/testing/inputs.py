@@ -1,4 +1,4 @@
-"""Check that modules that combine tokens leave their inputs unchanged."""
+"""Check that modules leave the tensors that they receive unchanged."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import Head
 from gptkit.nn.initial import Role
-from tests.mutants.mutant import Mutant, become
+from tests.mutants.mutant import ANYTHING, Mutant, become
 
 # A step with a cache sees one token only.
 DECODING = (
@@ -164,6 +164,19 @@ class InBits(WrongHead):
     runtime = Runtime
     caught_by = "loss-is-cross-entropy"
     also = ("ignored-targets",)
+
+
+class ScalesInPlace(WrongHead):
+    """Scale the final vectors in place; predictions of further tokens read them, too."""
+
+    class Runtime(LinearHead):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE if x_BTE.requires_grad else x_BTE.mul_(1.5), forward)
+
+    name: Literal["scales-in-place"] = "scales-in-place"
+    runtime = Runtime
+    caught_by = "leaves-input-alone"
+    also = ANYTHING
 
 
 class BoundsOnlyItsLoss(WrongHead):

@@ -10,7 +10,7 @@ from gptkit.components.feedforward.mlp import MLPSpec
 from gptkit.components.feedforward.modules.mlp import MLP
 from gptkit.components.linear.dense import DenseSpec
 from gptkit.kinds.context import BuildContext
-from tests.mutants.mutant import Mutant, become
+from tests.mutants.mutant import ANYTHING, Mutant, become
 
 
 class AlwaysABias(Mutant, DenseSpec):
@@ -32,6 +32,22 @@ class ScalesByTheBatch(Mutant, DenseSpec):
 
     name: Literal["scales-by-the-batch"] = "scales-by-the-batch"
     caught_by = "vector-by-vector"
+
+    def build(self, context: BuildContext, *, d_in: int, d_out: int, bias: bool) -> nn.Linear:
+        made: nn.Linear = become(super().build(context, d_in=d_in, d_out=d_out, bias=bias), self.Runtime)
+        return made
+
+
+class DividesInPlace(Mutant, DenseSpec):
+    """Halve the input in place, and double the result."""
+
+    class Runtime(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x / 2 if x.requires_grad else x.div_(2))
+
+    name: Literal["divides-in-place"] = "divides-in-place"
+    caught_by = "leaves-input-alone"
+    also = ANYTHING
 
     def build(self, context: BuildContext, *, d_in: int, d_out: int, bias: bool) -> nn.Linear:
         made: nn.Linear = become(super().build(context, d_in=d_in, d_out=d_out, bias=bias), self.Runtime)

@@ -106,6 +106,21 @@ class ChoosesOneExpertTwice(WrongSqrtSoftplus):
     also = ANYTHING
 
 
+class CentersInPlace(WrongSqrtSoftplus):
+    """Subtract the mean of the features of each token in place."""
+
+    class Runtime(SqrtSoftplus):
+        def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            if not x_NE.requires_grad:
+                x_NE -= x_NE.mean(-1, keepdim=True)
+            return super().forward(x_NE, forward, valid_N)
+
+    name: Literal["centers-in-place"] = "centers-in-place"
+    runtime_class = Runtime
+    caught_by = "leaves-input-alone"
+    also = ANYTHING
+
+
 class BalancesPadding(WrongSqrtSoftplus):
     """Include padding in the balance loss."""
 
