@@ -51,9 +51,9 @@ def bench(
         from gptkit.cli.subject import open_subject
         from gptkit.core.errors import GptkitError
         from gptkit.runs.bench import bench as measure
-        from gptkit.training.allocator import keep_freed_memory
+        from gptkit.training.allocator import set_allocators
 
-        keep_freed_memory()
+        set_allocators()
         subject = open_subject(target, chosen(overrides))
         vocab_size = subject.vocab_size(fit=True)
         if vocab_size is None:
@@ -105,7 +105,8 @@ def _rows(result: BenchResult) -> Iterator[list[str]]:
     yield ["step", f"{result.batch_size:,} × {result.window:,}", f"{tokens:,} tokens{parts}{stage}"]
     spread = f"median; {result.lowest:,.4g} to {result.highest:,.4g} in {console.plural(len(result.step_seconds), 'step')}"
     yield ["tokens/s", f"{result.tokens_per_second:,.4g}", spread]
-    rate = f"{result.utilization:.0%} of the {result.product_rate / 1e9:,.0f} of a large {result.precision} product here"
+    product = f"the {result.product_rate / 1e9:,.0f} of a large {result.product_precision} product here"
+    rate = f"{result.utilization:.0%} of {product}"
     yield ["GFLOP/s", f"{result.flops_per_second / 1e9:,.4g}", rate]
     peak = "unknown" if result.peak_bytes is None else human_bytes(result.peak_bytes)
     largest = "" if result.stage is None else " for the largest stage"

@@ -61,9 +61,9 @@ def train(
     follower = follows()
     with working(f"reading {file}", quiet=quiet or follower):
         import_torch()
-        from gptkit.training.allocator import keep_freed_memory
+        from gptkit.training.allocator import set_allocators
 
-        keep_freed_memory()
+        set_allocators()
         from gptkit.presets.catalog import shipped
         from gptkit.runs.directory import RunDirectory
         from gptkit.runs.opening import open_spec

@@ -111,10 +111,10 @@ def _train(directory: Path, variant: str, seed: int, name: str) -> Trial | None:
     from gptkit.runs.directory import RunDirectory
     from gptkit.runs.spec import ExperimentSpec
     from gptkit.runs.train import train
-    from gptkit.training.allocator import keep_freed_memory
+    from gptkit.training.allocator import set_allocators
     from gptkit.training.precision import pick_device
 
-    keep_freed_memory()
+    set_allocators()
     gc.collect()  # what an earlier trial of this process has left
     chosen = read_variant(directory, variant)
     data = {**chosen.spec, "name": chosen.label[:200]}

@@ -23,6 +23,8 @@ from gptkit.training.rate import product_rate
 
 __all__ = ["BenchResult", "bench"]
 
+_NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+
 
 @dataclass(frozen=True)
 class BenchResult:
@@ -32,7 +34,8 @@ class BenchResult:
         device: the type of device.
         device_name: its name.
         threads: number of torch's threads.
-        precision: bf16 or fp32.
+        precision: bf16, fp32, or fp8.
+        product_precision: bf16 or fp32, the precision of the products that `product_rate` is the rate of.
         batch_size: data windows of a step.
         window: tokens of a data window.
         accumulation: number of parts of a batch.
@@ -42,7 +45,7 @@ class BenchResult:
         highest: tokens per second of the fastest step.
         flops_per_token: floating-point operations of a training step per token.
         flops_per_second: flops_per_token · tokens_per_second.
-        product_rate: the rate of large matrix products in the same precision, in operations per second.
+        product_rate: the rate of large matrix products in `product_precision`, in operations per second.
         utilization: flops_per_second / product_rate.
         peak_bytes: peak memory of the steps above that of the process before the model was built; None if unknown.
         planned_bytes: what the plan expects.
@@ -58,6 +61,7 @@ class BenchResult:
     device_name: str
     threads: int
     precision: str
+    product_precision: str
     batch_size: int
     window: int
     accumulation: int
@@ -151,7 +155,8 @@ def bench(
         device=device.type,
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper(),
         threads=torch.get_num_threads(),
-        precision={torch.bfloat16: "bf16", torch.float32: "fp32"}[precision],
+        precision="fp8" if training.precision == "fp8" else _NAMES[precision],
+        product_precision=_NAMES[precision],
         batch_size=batch_size,
         window=window,
         accumulation=training.grad_accumulation,

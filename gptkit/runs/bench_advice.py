@@ -13,6 +13,7 @@ import torch
 
 from gptkit.core.errors import CapacityError
 from gptkit.model.plan import available_memory, human_bytes
+from gptkit.ops.fp8_linear import has_fp8
 from gptkit.runs.bench_step import StepTrial, step_size
 from gptkit.runs.opening import open_spec
 from gptkit.runs.sizes import training_plan
@@ -90,6 +91,8 @@ def changes(spec: ExperimentSpec, vocab_size: int, stage: int | None = None) -> 
 
     if training.precision == "fp32" and has_bf16(device):
         yield edit("matrix products in bf16; the weights stay in fp32", False, precision="bf16")
+    if device.type == "cuda" and training.precision in ("auto", "bf16") and has_fp8(device):
+        yield edit("products of the blocks in fp8; the weights stay in fp32", False, precision="fp8")
     if device.type == "cpu" and torch.get_num_threads() != (cpus := _cpus()):
         why = f"torch uses {torch.get_num_threads()} of {cpus} CPUs (OMP_NUM_THREADS, MKL_NUM_THREADS)"
         yield Change(f"OMP_NUM_THREADS={cpus}", why, True, spec, threads=cpus, stage=stage)

@@ -18,7 +18,7 @@ from gptkit.runs.bench_timeline import Timeline, timed_step
 from gptkit.runs.build import new_model
 from gptkit.runs.sizes import refuse_oversized_batch
 from gptkit.runs.spec import ExperimentSpec
-from gptkit.training.compilation import compile_model, release
+from gptkit.training.compilation import accelerate, release
 from gptkit.training.evaluation import Batch
 from gptkit.training.groups import build_optimizer
 from gptkit.training.precision import pick_device, pick_precision
@@ -66,7 +66,7 @@ class StepTrial:
         self.model.recompute = training.recompute
         freeze(self.model, training.freeze)
         self.optimizer = build_optimizer(training.optimizer, self.model)
-        forward = compile_model(self.model, self.model) if training.compile else self.model
+        forward = accelerate(self.model, self.model, training, self.device)
         self._step = TrainingStep(
             forward,
             self.optimizer,
@@ -105,7 +105,7 @@ class StepTrial:
         return timeline.seconds()
 
     def close(self) -> None:
-        """Release compiled code."""
+        """Undo the changes of the model for training."""
         release(self.model)
 
     def _explained(self) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Compilation of models for training with torch.compile, block by block."""
+"""Faster forms of a model for the time of its training: compiled block by block, and with products in fp8."""
 
 from __future__ import annotations
 
@@ -10,11 +10,30 @@ import torch
 from torch import nn
 
 from gptkit.model.gpt import GPT
+from gptkit.training.config import TrainingSpec
+from gptkit.training.fp8 import compute_in_fp8, leave_fp8
 
-__all__ = ["compile_model", "eager", "release"]
+__all__ = ["accelerate", "eager", "release"]
 
 
-def compile_model(model: nn.Module, forward: nn.Module) -> nn.Module:
+def accelerate(model: nn.Module, forward: nn.Module, spec: TrainingSpec, device: torch.device) -> nn.Module:
+    """Change a model in place as the training section says, until `release`; return the callable model.
+
+    Args:
+        model: the model.
+        forward: the callable model, possibly wrapped for data parallelism.
+        spec: the training section: its precision, and whether to compile.
+        device: the model's device.
+
+    Raises:
+        TrainingError: device or model cannot be trained in this precision.
+    """
+    if spec.precision == "fp8":
+        compute_in_fp8(model, device)
+    return _compile(model, forward) if spec.compile else forward
+
+
+def _compile(model: nn.Module, forward: nn.Module) -> nn.Module:
     """Compile a model in place and return the callable model.
 
     Blocks of one architecture share their compiled code, so a deep model compiles as fast as a shallow one, and hooks
@@ -37,6 +56,7 @@ def eager(compiled: bool) -> AbstractContextManager[Any]:
 
 
 def release(model: nn.Module) -> None:
-    """Restore eager execution of a model that was compiled in place."""
+    """Undo `accelerate`."""
     for module in model.modules():
         module._compiled_call_impl = None
+    leave_fp8(model)

@@ -84,9 +84,10 @@ class TrainingSpec(Spec):
     seed: Annotated[int, Fixed("weights, data windows and dropout depend on it")] = Field(
         0, ge=0, lt=2**63, description="Random seed of weights, data windows, dropout and samples."
     )
-    precision: Annotated[Literal["auto", "fp32", "bf16"], _STEPS] = Field(
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp8"], _STEPS] = Field(
         "auto",
-        description="Precision of matrix products; weights are fp32. auto: bf16 if the device supports it, else fp32.",
+        description="Precision of matrix products; weights are fp32. auto: bf16 if the device supports it, else fp32. "
+        "fp8: bf16, but 8-bit floating point for the projections of the blocks, for recent GPUs.",
     )
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], CHANGEABLE] = Field(
         "auto", description="Device. auto: CUDA if available, else MPS, else the CPU."

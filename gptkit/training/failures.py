@@ -84,7 +84,9 @@ def not_finite(
     advice = ["lower training.optimizer.learning_rate", "give the schedule more warmup_steps"]
     if spec.clip is None:
         advice.append("set training.clip to 1.0")
-    if precision != torch.float32:
+    if spec.precision == "fp8":
+        advice.append("set training.precision to bf16")
+    elif precision != torch.float32:
         advice.append("set training.precision to fp32")
     hint = f"{rescue}To train on, {', or '.join(advice)}."
     return TrainingError(f"{what} at step {step}", hint=hint, common=True)

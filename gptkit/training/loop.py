@@ -21,7 +21,7 @@ from gptkit.model.gpt import GPT
 from gptkit.nn.freezing import freeze
 from gptkit.nn.tensor_parallel import tensor_shards
 from gptkit.training.callback import Callbacks
-from gptkit.training.compilation import compile_model, eager, release
+from gptkit.training.compilation import accelerate, eager, release
 from gptkit.training.config import TrainingSpec
 from gptkit.training.evaluation import Batch, evaluate, with_weights
 from gptkit.training.failures import explained, not_finite, warn_of_no_targets
@@ -99,9 +99,7 @@ class Trainer:
         freeze(model, spec.freeze)
         self.optimizer = build_optimizer(spec.optimizer, model)
         self.stopped = False
-        self._forward = model if forward is None else forward
-        if spec.compile:
-            self._forward = compile_model(model, self._forward)
+        self._forward = accelerate(model, model if forward is None else forward, spec, self.device)
         self._step = TrainingStep(
             self._forward,
             self.optimizer,

@@ -31,10 +31,10 @@ def pick_device(choice: str) -> torch.device:
 
 
 def pick_precision(choice: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of matrix products: bf16 or fp32."""
+    """Return the dtype of matrix products: bf16 or fp32. With fp8, it is that of all but the projections of the blocks."""
     if choice == "auto":
         choice = "bf16" if has_bf16(device) else "fp32"
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[choice]
+    return {"fp8": torch.bfloat16, "bf16": torch.bfloat16, "fp32": torch.float32}[choice]
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[Any]:

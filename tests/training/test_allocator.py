@@ -1,4 +1,4 @@
-"""The allocator setting of `gptkit train` keeps freed memory in the process, and can be switched off."""
+"""The allocator settings of `gptkit train` keep freed memory in the process, let segments grow, and can be switched off."""
 
 import os
 import platform
@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+
+from gptkit.training import allocator
+from gptkit.training.allocator import use_expandable_segments
 
 PROGRAM = """
 import sys
@@ -33,3 +36,27 @@ def test_freed_memory_stays_in_the_process_unless_switched_off(variables: dict[s
         [sys.executable, "-c", PROGRAM], env=unset | variables, capture_output=True, text=True, check=True, timeout=600
     )
     assert result.stdout.strip() == expected
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="torch has such segments on Linux only")
+@pytest.mark.parametrize(
+    ("torch_version", "given", "expected"),
+    [
+        ("2.13.0+cpu", {}, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+        ("2.6.0", {}, {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}),
+        ("2.13.0", {"GPTKIT_ALLOCATOR": "system"}, {}),
+        ("2.13.0", {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}),
+    ],
+)
+def test_segments_on_a_gpu_can_grow_unless_they_are_set(
+    torch_version: str, given: dict[str, str], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("GPTKIT_ALLOCATOR", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that what the function sets is removed afterwards
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(allocator, "version", lambda _: torch_version)
+    assert use_expandable_segments() == ("expandable_segments:True" in expected.values())
+    assert {name: os.environ[name] for name in names[1:] if name in os.environ} == expected
