@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gptkit.model.gpt import GPT
 from gptkit.ops.fp8_linear import has_fp8
 from gptkit.training import fp8
 from gptkit.training.fp8 import compute_in_fp8, leave_fp8
+from tests.support.processes import launch
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(not has_fp8(CPU), reason="this torch has no fp8 products on a CPU")
@@ -150,4 +152,22 @@ def test_compiled_training_computes_the_same(corpus: Path, tmp_path: Path) -> No
     for compiled in (False, True):
         run = gptkit.train(spec(corpus, steps=3, compile=compiled), tmp_path / f"run-{compiled}", progress=False)
         losses.append(run.evaluate()["loss"])
+    assert losses[0] == pytest.approx(losses[1], abs=5e-3)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", ["data", "shard", "tensor"])
+def test_two_processes_train_as_one(kind: str, corpus: Path, tmp_path: Path) -> None:
+    """Parts of a tensor have scales of their own, so the losses are only close."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(repr(spec(corpus, steps=10, log_every=1)), encoding="utf-8")
+    losses = []
+    for start in ((), ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")):
+        directory = tmp_path / f"run{len(losses)}"
+        options = ("--set", f"training.parallel.{kind}=2") if start else ()
+        launch(*start, "-m", "gptkit", "train", str(path), str(directory), "-q", *options)
+        rows = map(json.loads, (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        losses.append([row["loss"] for row in rows if "loss" in row])
+    assert len(losses[0]) == 10
+    assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], abs=5e-3)
