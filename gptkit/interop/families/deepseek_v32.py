@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.deepseek_v3 import DeepseekV3Family
 from gptkit.interop.families.parts.experts import read_sparse, write_sparse
-from gptkit.interop.families.parts.latent import INDEX_SIZES, INDEXER, latent, read_sparse_latent
+from gptkit.interop.families.parts.latent import INDEX_SIZES, INDEXER, latent, only_indexed, read_sparse_latent
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -30,8 +30,7 @@ class DeepseekV32Family(DeepseekV3Family):
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("rope_interleave", True, why="transformers rotates pairs in this family")
-        n_layers = config.layers("num_hidden_layers")
-        config.only("layer_types", ["indexed_attention"] * n_layers, why="the family has nothing else")
+        only_indexed(config)
         return super().model(config)
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:

@@ -36,8 +36,8 @@ class DeepseekV4Family(Decoder):
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("mlp_bias", False, why="gptkit has no biases of the shared expert alone")
         config.only("n_shared_experts", 1, why="transformers has one shared expert in this family")
-        config.agree("moe_intermediate_size", "intermediate_size")
-        width, clamp = config.integer("moe_intermediate_size", 2048), config.number("swiglu_limit", 10.0)
+        width = config.integer(config.alias("moe_intermediate_size", "intermediate_size"), 2048)
+        clamp = config.number("swiglu_limit", 10.0)
         expert = {
             "name": "gated",
             "d_hidden": width,

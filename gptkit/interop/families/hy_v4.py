@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.parts import hy_v4
 from gptkit.interop.families.parts.experts import read_groups, read_sparse
-from gptkit.interop.families.parts.latent import LatentDecoder, read_indexers, read_sparse_latent
+from gptkit.interop.families.parts.latent import LatentDecoder, only_indexed, read_indexers, read_sparse_latent
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -53,7 +53,7 @@ class HunyuanV4Family(LatentDecoder):
         return hy_v4.read_streams(config, config.number(*self.eps))
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        config.only("layer_types", ["indexed_attention"] * n_layers, why="the family has nothing else")
+        only_indexed(config)
         plain: dict[str, Any] = {"feedforward": self.read_dense(config)}
         usual = ["shared" if index and (index - 1) % 4 else "full" for index in range(n_layers)]
         layers, indexers = read_sparse(config, n_layers, 1), read_indexers(config, n_layers, usual)

@@ -12,7 +12,7 @@ from gptkit.kinds.family import Layout
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["INDEXER", "INDEX_SIZES", "RotatedLast", "read_indexers", "read_sparse_latent", "write_indexers"]
+__all__ = ["INDEXER", "INDEX_SIZES", "RotatedLast", "only_indexed", "read_indexers", "read_sparse_latent", "write_indexers"]
 
 INDEX_SIZES = {"top_k": ("index_topk", 2048), "index_heads": ("index_n_heads", 64), "d_index": ("index_head_dim", 128)}
 """Keys of the indexer's sizes and their defaults, by the fields of `sparse-latent`."""
@@ -32,6 +32,13 @@ class RotatedLast(Layout):
     def _rolled(self, tensor: Tensor, layer: Any, shift: int) -> Tensor:
         heads = tensor.reshape(-1, layer.attention.d_index, *tensor.shape[1:])
         return heads.roll(shift, dims=1).reshape(tensor.shape)
+
+
+def only_indexed(config: ExternalConfig) -> None:
+    """Refuse layers of other types than those with an indexer, whose type has had two names."""
+    kinds = ("indexed_attention", "deepseek_sparse_attention")
+    every = ([kind] * config.layers("num_hidden_layers") for kind in kinds)
+    config.only("layer_types", *every, why="the family has nothing else")
 
 
 def read_sparse_latent(
