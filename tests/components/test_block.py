@@ -18,6 +18,7 @@ from gptkit.components.block.sandwich import SandwichSpec
 from gptkit.components.block.single_branch import SingleBranchSpec
 from gptkit.components.feedforward.mlp import MLPSpec
 from gptkit.components.norm.layer import LayerNormSpec
+from gptkit.components.norm.rms import RMSNormSpec
 from gptkit.core.registry import default_registry
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
@@ -167,6 +168,15 @@ def test_pre_norm_without_a_norm_of_attentions_input() -> None:
         "feedforward_norm.weight",
         "feedforward_norm.bias",
     ]
+
+
+def test_pre_norm_with_a_norm_of_its_own_for_the_feedforward() -> None:
+    block: Any = built(PreNormSpec(feedforward_norm=RMSNormSpec(eps=0.2)))
+    assert [type(each).__name__ for each in (block.attention_norm, block.feedforward_norm)] == ["LayerNorm", "RMSNorm"]
+    x = inputs()
+    mixed = x + block.attention(block.attention_norm(x), FORWARD)
+    normed = mixed / (mixed.square().mean(-1, keepdim=True) + 0.2).sqrt() * block.feedforward_norm.weight
+    torch.testing.assert_close(block(x, FORWARD), mixed + block.feedforward(normed, FORWARD), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

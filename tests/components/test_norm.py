@@ -9,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gptkit.components.norm.gated import GatedNormSpec
 from gptkit.components.norm.layer import LayerNormSpec
 from gptkit.components.norm.rms import RMSNormSpec
+from gptkit.core.errors import SpecError
+from gptkit.files import validate_data
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
+from gptkit.model.spec import ModelSpec
 
 DIM = 24
 CONTEXT = BuildContext(d_model=DIM, context_length=8, n_layers=2)
@@ -118,7 +122,8 @@ def test_rms_norm_equals_its_formula(fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [LayerNormSpec(), LayerNormSpec(offset=1.0), RMSNormSpec(), RMSNormSpec(offset=1, cast="after")]
+    "spec",
+    [LayerNormSpec(), LayerNormSpec(offset=1.0), RMSNormSpec(), RMSNormSpec(offset=1, cast="after"), GatedNormSpec()],
 )
 def test_norm_keeps_the_dtype_of_its_input(spec: NormSpec) -> None:
     norm = spec.build(CONTEXT, dim=DIM)
@@ -144,8 +149,39 @@ def test_initial_weights_are_neutral(spec: NormSpec) -> None:
     torch.testing.assert_close(norm(x), plain, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_gated_norm_equals_that_of_axk2(dtype: torch.dtype) -> None:
+    modeling = pytest.importorskip("transformers.models.axk2.modeling_axk2")
+    config = modeling.AXK2Config(hidden_size=DIM, gated_norm_rank=5, rms_norm_eps=1e-3)
+    norm = randomized(GatedNormSpec(norm=RMSNormSpec(eps=1e-3), rank=5).build(CONTEXT, dim=DIM)).to(dtype)
+    reference = modeling.AXK2GatedRMSNorm(config).to(dtype)
+    names = {"norm.weight": "norm.weight", "down.weight": "mlp.fc1.weight", "up.weight": "mlp.fc2.weight"}
+    reference.load_state_dict({names[name]: value for name, value in norm.state_dict().items()})
+    y = norm(inputs(dtype))
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, reference(inputs(dtype)), rtol=1e-6, atol=1e-6)
+
+
+def test_gates_multiply_the_output_of_any_norm() -> None:
+    norm = randomized(GatedNormSpec(norm=LayerNormSpec(eps=0.1), rank=3).build(CONTEXT, dim=DIM))
+    x = inputs()
+    centered = x - x.mean(-1, keepdim=True)
+    n = centered / (centered.square().mean(-1, keepdim=True) + 0.1).sqrt() * norm.norm.weight + norm.norm.bias
+    hidden = n @ norm.down.weight.T
+    hidden = hidden / (1 + torch.exp(-hidden))
+    by_hand = n / (1 + torch.exp(-(hidden @ norm.up.weight.T)))
+    torch.testing.assert_close(norm(x), by_hand, rtol=0, atol=1e-4)
+
+
+def test_a_norm_within_a_norm_is_not_stacked_over_heads() -> None:
+    attention = {"name": "multi-head", "qk_norm": "gated", "qk_norm_width": "each-head"}
+    with pytest.raises(SpecError, match=r"qk_norm_width: norm 'gated' contains another one.*set qk_norm_width: head"):
+        validate_data({"d_model": 64, "n_layers": 1, "attention": attention}, ModelSpec)
+
+
 def test_vectors_are_independent() -> None:
     x = inputs()
-    for spec in (LayerNormSpec(), RMSNormSpec()):
+    for spec in (LayerNormSpec(), RMSNormSpec(), GatedNormSpec()):
         norm = randomized(spec.build(CONTEXT, dim=DIM))
         torch.testing.assert_close(norm(x)[1, 2], norm(x[1, 2]), rtol=0, atol=1e-6)

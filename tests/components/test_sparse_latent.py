@@ -17,6 +17,7 @@ from gptkit.nn.forward import Forward
 V, T = 31, 20
 LATENT = {"n_heads": 3, "kv_rank": 10, "q_rank": 9, "d_nope": 6, "d_rotary": 4, "d_value": 5}
 INDEXER = {"top_k": 4, "index_heads": 2, "d_index": 6}
+BOTH = {"query_latents": "both", "output_gate": True, "gate_input": "queries"}
 LAYOUT = {"d_model": 24, "n_layers": 2, "context_length": 64}
 
 
@@ -74,9 +75,38 @@ def test_keys_with_the_highest_scores_are_attended_to(layout: str) -> None:
         torch.testing.assert_close(actual.scores[0, t, sorted(chosen)], scores[sorted(chosen)], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+@torch.no_grad()
+def test_queries_and_gates_of_both_latents_equal_the_formula(scaled: bool) -> None:
+    model = make(top_k=T, scale_latents=scaled, **BOTH).double()
+    attention: Any = model.attentions()[0]
+    x = torch.randn(1, T, 24, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    forward = Forward(torch.zeros(1, T, dtype=torch.long))
+    raw = x[0] @ attention.q_down.weight.T
+    factors = [(24 / rank) ** 0.5 if scaled else 1.0 for rank in (9, 10)]
+    latents = torch.cat((attention.q_latent_norm(raw) * factors[0], raw), dim=-1)
+    heads = (latents @ attention.q_up.weight.T).view(T, 3, 6 + 4 + 5).transpose(0, 1)
+    q_nope, q_rotary, gate = heads.split([6, 4, 5], dim=-1)
+    down = x[0] @ attention.kv_down.weight.T
+    c = attention.kv_latent_norm(down[:, :10]) * factors[1]
+    k, v = (c @ attention.kv_up.weight.T).view(T, 3, 11).transpose(0, 1).split([6, 5], dim=-1)
+    q_rotary, k_rotary = attention.rotate(q_rotary[None], down[None, None, :, 10:], forward)
+    scores = (q_nope @ k.transpose(1, 2) + q_rotary[0] @ k_rotary[0].transpose(1, 2)) / 10**0.5
+    weights = scores.masked_fill(torch.ones(T, T).triu(1).bool(), -torch.inf).softmax(dim=-1)
+    y = ((weights @ v) * gate.sigmoid()).transpose(0, 1).flatten(1) @ attention.output.weight.T
+    torch.testing.assert_close(attention(x, forward)[0], y, rtol=1e-6, atol=1e-9)
+
+
+@torch.no_grad()
+def test_fields_of_absent_latents_and_gates_have_no_effect() -> None:
+    plain = {name: value.shape for name, value in make(q_rank=None).state_dict().items()}
+    assert plain == {name: value.shape for name, value in make(q_rank=None, query_latents="both").state_dict().items()}
+    assert plain == {name: value.shape for name, value in make(q_rank=None, gate_input="queries").state_dict().items()}
+
+
 @torch.no_grad()
 def test_pieces_equal_one_call_with_and_without_own_indexers() -> None:
-    model = make([{}, {"attention": {"indexer": "previous"}}]).double()
+    model = make([{"attention": BOTH}, {"attention": {"indexer": "previous"}}]).double()
     assert [attention.indexer is None for attention in model.attentions()] == [False, True]
     full = model(ids()).logits
     cache, at = model.new_cache(2), 0
@@ -116,9 +146,11 @@ def test_indexer_learns_the_attention_of_its_layer() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_training_learns_to_copy_a_chosen_token() -> None:
+@pytest.mark.parametrize("parts", [{}, {"norm": "gated", "attention": BOTH}], ids=["plain", "gated"])
+def test_training_learns_to_copy_a_chosen_token(parts: dict[str, Any]) -> None:
     """The second token is repeated at the end: of many keys, few may be attended to."""
-    model = GPT({**LAYOUT, "attention": {"name": "sparse-latent", **LATENT, **INDEXER}}, 9, seed=0)
+    attention = {"name": "sparse-latent", **LATENT, **INDEXER, **parts.get("attention", {})}
+    model = GPT({**LAYOUT, **parts, "attention": attention}, 9, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
     losses = []

@@ -51,6 +51,7 @@ WRONG: list[dict[str, Any]] = [
     {"attention": {"name": "grouped-query", "n_heads": 4, "n_kv_heads": 3}},
     {"attention": {"name": "multi-head", "n_heads": 4, "d_head": 5}},
     {"attention": "gated-delta"},
+    {"attention": {"name": "multi-head", "n_heads": 4, "qk_norm": "gated", "qk_norm_width": "each-head"}},
     {"position": "alibi", "attention": "latent", "norm": {"name": "rms", "eps": -1}},
     {"position": {"name": "learned", "size": 8}},
     {"feedforward": {"name": "gated", "expansion": 2, "d_hidden": 64}},
@@ -253,6 +254,14 @@ NAMED = (
     {"head": {"name": "multi-token", "depth": 2, "head": UNTIED}, "linear": "low-rank"},
     {"feedforward": {"name": "experts", "n_experts": 2, "expert": LEARNED, "shared": "gated"}},
     {"block": {"name": "pre-norm", "attention_input_norm": False}, "feedforward": {"name": "single-layer", "bias": False}},
+    {
+        "block": {"name": "pre-norm", "feedforward_norm": {"name": "layer", "shift": False}},
+        "norm": {"name": "gated", "norm": "layer", "rank": 3},
+        "attention": {"name": "latent", "q_rank": 5, "query_latents": "both", "output_gate": True, "gate_input": "queries"},
+        "layers": [{}, {"attention": {"q_rank": None}}, {"attention": {"output_gate": False}, "norm": "gated"}],
+        "n_layers": 3,
+        "linear": "low-rank",
+    },
     {
         "attention": {"name": "expert-heads", "n_experts": 3, "n_kv_heads": 2, "router": {"name": "sigmoid", "norm": "rms"}},
         "feedforward": {"name": "experts", "n_experts": 2, "output_bias": True},

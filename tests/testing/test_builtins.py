@@ -41,6 +41,12 @@ MORE: list[tuple[str, dict[str, Any]]] = [
         {"name": "latent", "n_heads": 2, "kv_rank": 10, "d_nope": 6, "d_rotary": 4, "sinks": True, "output_gate": True},
     ),
     ("block", {"name": "pre-norm", "dropout": 0.1, "residual_scale": 0.5}),
+    (
+        "attention",
+        {"name": "sparse-latent", "n_heads": 2, "kv_rank": 10, "q_rank": 7, "d_nope": 6, "d_rotary": 4, "top_k": 14}
+        | {"index_heads": 8, "d_index": 6, "query_latents": "both", "output_gate": True, "gate_input": "queries"},
+    ),
+    ("attention", {"name": "multi-head", **HEADS, "qk_norm": {"name": "gated", "rank": 3}}),
     ("block", {"name": "pre-norm", "attention_input_norm": False}),
     ("position", {"name": "rotary", "layout": "interleaved", "fraction": 0.5}),
     ("position", {"name": "rotary", "scaling": "proportional"}),

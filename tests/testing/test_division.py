@@ -22,6 +22,7 @@ HEADS = {"n_heads": 4, "d_head": 8}
         {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "output_gate": True, "gate_bias": True},
         {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "qk_norm": "layer", "qk_norm_order": "after"},
         {"name": "latent", "n_heads": 4, "kv_rank": 10, "q_rank": 7, "d_nope": 6, "d_rotary": 8, "d_value": 5, "bias": True},
+        {"name": "latent", "n_heads": 4, "q_rank": 7, "query_latents": "both", "output_gate": True, "gate_input": "queries"},
     ],
     ids=lambda fields: "-".join(fields),
 )

@@ -141,6 +141,11 @@ class HeadedSpec(AttentionSpec):
                 ("qk_norm_order",),
                 f"a norm of width {self.qk_norm_width} is applied before the rotation; set qk_norm_order: before",
             )
+        if self.qk_norm is not None and self.qk_norm_width == "each-head" and hasattr(self.qk_norm, "norm"):
+            yield Problem(
+                ("qk_norm_width",),
+                f"norm {self.qk_norm.name!r} contains another one and cannot be stacked over heads; set qk_norm_width: head",
+            )
         width = context.parts.position.rotated_width(heads.d_head)
         if self.qk_norm is not None and self.qk_norm_order == "after" and width != heads.d_head:
             yield Problem(

@@ -30,6 +30,8 @@ class LatentSpec(AttentionSpec):
         q = W_q x, or W_q,up norm(W_q,down x) where q_rank is given; each q_h = [n_h, rotate(p_h)]
         y = W_o [softmax((n_h · k_h + p_h · r) · scale + mask) v_h for all h]
         With `head_gate`, each head's output is multiplied by the number σ(W_g x)_h; with `output_gate`, by the vector.
+        With `query_latents: both`, q = W_q,up [norm(z), z] with z = W_q,down x; with `gate_input: queries`, the output gate
+        is projected from what the queries are projected from, by further rows of each head in W_q,up.
         With `sinks`, the softmax of each head has one more term, a learned logit without a value.
         With `scale_latents`, each latent is multiplied by √(d_model / its width).
         With `rotary_norm`, r = rotate(norm(W_r x)).
@@ -48,6 +50,7 @@ class LatentSpec(AttentionSpec):
 
     name: Literal["latent"] = "latent"
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias"})
+    only_with: ClassVar[Mapping[str, str]] = {"query_latents": "q_rank", "gate_input": "output_gate"}
 
     n_heads: int | None = Field(
         None, ge=1, description="Number of heads; by default, the number that gives a head size of 64."
@@ -75,6 +78,14 @@ class LatentSpec(AttentionSpec):
         False,
         description="Multiply each feature of the heads' outputs by a sigmoid gate computed from the input (Hunyuan 4).",
     )
+    gate_input: Literal["layer", "queries"] = Field(
+        "layer",
+        description="What the output gate is projected from: the layer's input, or what the queries are (A.X K2).",
+    )
+    query_latents: Literal["normed", "both"] = Field(
+        "normed",
+        description="What queries are projected from: their latent after its norm, or those after and before it (A.X K2).",
+    )
     sinks: bool = Field(False, description="Add a learned logit per head to the softmax, without a value (attention sinks).")
     scale_latents: bool = Field(
         False, description="Multiply each latent, after its norm, by √(d_model / its width) (dots3 Note)."
@@ -86,7 +97,18 @@ class LatentSpec(AttentionSpec):
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {},
         {"q_rank": 10, "window": 9, "head_gate": True, "scale_latents": True, "rotary_norm": "rms"},
+        {"n_heads": 2, "q_rank": 7, "d_value": 5, "query_latents": "both", "output_gate": True, "gate_input": "queries"},
     )
+
+    @property
+    def d_gate(self) -> int:
+        """Features of each head in the queries' up-projection that are those of its output gate."""
+        return self.d_value if self.output_gate and self.gate_input == "queries" else 0
+
+    @property
+    def reads_both(self) -> bool:
+        """Whether queries are projected from the latents after and before their norm."""
+        return self.query_latents == "both" and self.q_rank is not None
 
     def resolved(self, context: BuildContext) -> Any:
         return self.replace(

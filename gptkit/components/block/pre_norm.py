@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from gptkit.core.component import optional_component
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
@@ -50,6 +53,11 @@ class PreNormSpec(BlockSpec):
     attention_input_norm: bool = Field(
         True, description="Whether attention's input is normalized; false where the embedding is (ModernBERT's first block)."
     )
+    feedforward_norm: NormSpec | None = optional_component(
+        description="Norm of the feed-forward's input; the layer's by default (A.X K2: without gates before a dense one)."
+    )
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"feedforward_norm": "layer", "residual_scale": 0.5})
 
     @property
     def wiring(self) -> tuple[Step, ...]:

@@ -33,18 +33,19 @@ const Attentions = (() => {
   }
 
   function latent(walk, name, c, layer) {
-    const values = c.n_heads * c.d_value;
+    const values = c.n_heads * c.d_value, fused = c.output_gate && c.gate_input === "queries";
     if (c.q_rank) {
       walk.linear(name + ".q_down", layer.linear, walk.d_model, c.q_rank, c.bias);
       walk.norm(name + ".q_latent_norm", c.norm, c.q_rank);
     }
-    walk.linear(name + ".q_up", layer.linear, c.q_rank || walk.d_model, c.n_heads * (c.d_nope + c.d_rotary), false);
+    const source = c.q_rank ? c.q_rank * (c.query_latents === "both" ? 2 : 1) : walk.d_model;
+    walk.linear(name + ".q_up", layer.linear, source, c.n_heads * (c.d_nope + c.d_rotary + (fused ? c.d_value : 0)), false);
     walk.linear(name + ".kv_down", layer.linear, walk.d_model, c.kv_rank + c.d_rotary, c.bias);
     walk.norm(name + ".kv_latent_norm", c.norm, c.kv_rank);
     walk.norm(name + ".rotary_norm", c.rotary_norm, c.d_rotary);
     walk.matrix(name + ".kv_up", c.kv_rank * c.n_heads * (c.d_nope + c.d_value));
     if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, walk.d_model, c.n_heads, false);
-    if (c.output_gate) walk.linear(name + ".gate", layer.linear, walk.d_model, values, false);
+    if (c.output_gate && !fused) walk.linear(name + ".gate", layer.linear, walk.d_model, values, false);
     if (c.sinks) walk.add(name + ".sinks", c.n_heads);
     walk.linear(name + ".output", layer.linear, values, walk.d_model, c.bias);
   }

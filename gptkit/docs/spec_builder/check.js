@@ -130,6 +130,9 @@ const Check = (() => {
         if (a.tie_kv) yield {path: at("attention", "d_value"), message: "values are the projected keys, of d_head features; remove d_value, or tie_kv"};
         if (uses.includes("value_bias")) yield {path: at("attention", "d_value"), message: `position ${p.name} adds ${a.d_head} features to each value; remove d_value`};
       }
+      if (a.qk_norm !== null && a.qk_norm_width === "each-head" && a.qk_norm.norm !== undefined) {
+        yield {path: at("attention", "qk_norm_width"), message: `norm ${a.qk_norm.name} contains another one and cannot be stacked over heads; choose head`};
+      }
       if (a.qk_norm !== null && a.qk_norm_width !== "head" && a.qk_norm_order === "after") {
         yield {path: at("attention", "qk_norm_order"), message: `a norm of width ${a.qk_norm_width} is applied before the rotation`};
       }

@@ -41,6 +41,7 @@ const Names = (() => {
   /** The number of parameters of a norm. */
   function normSize(component, width) {
     if (component === null || own("norm", component).name === "none") return 0;
+    if (component.name === "gated") return normSize(component.norm, width) + 2 * component.rank * width;
     if (!["rms", "layer"].includes(component.name)) throw new Unknown("norm " + component.name);
     return (component.scale ? width : 0) + (component.name === "layer" && component.shift ? width : 0);
   }
@@ -111,6 +112,11 @@ const Names = (() => {
 
     norm(name, component, width) {
       if (!normSize(component, width)) return;
+      if (component.name === "gated") {
+        this.norm(name + ".norm", component.norm, width);
+        for (const each of ["down", "up"]) this.matrix(`${name}.${each}`, component.rank * width);
+        return;
+      }
       if (component.scale) this.add(name + ".weight", width);
       if (component.name === "layer" && component.shift) this.add(name + ".bias", width);
     }

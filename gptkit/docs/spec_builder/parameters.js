@@ -106,7 +106,7 @@ const Parameters = (() => {
     const norms = spec.name === "parallel" ? BOTH.slice(0, spec.norms) : only ? [only + "_norm"] : NORMS[spec.name];
     if (!norms) throw new Unknown("block " + spec.name);
     for (const each of norms) {
-      if (spec[each.replace("_norm", "_input_norm")] !== false) walk.norm(`${name}.${each}`, layer.norm, walk.d_model);
+      if (spec[each.replace("_norm", "_input_norm")] !== false) walk.norm(`${name}.${each}`, spec[each] ?? layer.norm, walk.d_model);
     }
     if (spec.name === "laurel") {
       walk.linear(name + ".left", layer.linear, walk.d_model, spec.rank, false);

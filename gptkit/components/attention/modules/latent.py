@@ -1,7 +1,7 @@
 """Runtime of `latent`.
 
 Shapes: B batch, H heads, T tokens of this call, S keys in view, N features without position, R rotated features,
-V features of a value, C width of the latent, E model width.
+V features of a value, C width of the latent, E model width, Q what queries are projected from.
 """
 
 from __future__ import annotations
@@ -66,11 +66,13 @@ class LatentAttention(SoftmaxAttention):
         )
         self.n_heads, self.d_nope, self.d_rotary, self.d_value = spec.n_heads, spec.d_nope, spec.d_rotary, spec.d_value
         self.kv_rank = spec.kv_rank
-        d_query = spec.n_heads * (spec.d_nope + spec.d_rotary)
+        self.reads_both, self.d_gate = spec.reads_both, spec.d_gate
+        d_query = spec.n_heads * (spec.d_nope + spec.d_rotary + spec.d_gate)
         self.q_down = None if spec.q_rank is None else context.linear(context.d_model, spec.q_rank, bias=spec.bias)
         self.q_latent_norm = None if spec.q_rank is None else spec.norm.build(context, dim=spec.q_rank)
-        self.q_up = context.linear(spec.q_rank or context.d_model, d_query, bias=False)
-        """Rows: head by head, first the features without position, then the rotated ones."""
+        d_source = context.d_model if spec.q_rank is None else spec.q_rank * (2 if self.reads_both else 1)
+        self.q_up = context.linear(d_source, d_query, bias=False)
+        """Rows: head by head, first the features without position, then the rotated ones, then those of a gate."""
         self.kv_down = context.linear(context.d_model, spec.kv_rank + spec.d_rotary, bias=spec.bias)
         self.kv_latent_norm = spec.norm.build(context, dim=spec.kv_rank)
         self.rotary_norm = None if spec.rotary_norm is None else spec.rotary_norm.build(context, dim=spec.d_rotary)
@@ -80,7 +82,8 @@ class LatentAttention(SoftmaxAttention):
         """Rows: head by head, first the key's, then the value's."""
         self.head_gate = context.linear(context.d_model, spec.n_heads, bias=False) if spec.head_gate else None
         gates = spec.n_heads * spec.d_value
-        self.gate = context.linear(context.d_model, gates, bias=False) if spec.output_gate else None
+        own = spec.output_gate and not spec.d_gate
+        self.gate = context.linear(context.d_model, gates, bias=False) if own else None
         """Rows: head by head, as the values."""
         self.output = context.linear(spec.n_heads * spec.d_value, context.d_model, bias=spec.bias)
 
@@ -88,10 +91,11 @@ class LatentAttention(SoftmaxAttention):
         return {"output.weight": "output", **({} if self.sinks is None else {"sinks": "zeros"})}
 
     def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
-        width = self.d_nope + self.d_value
+        width, d_query = self.d_nope + self.d_value, self.d_nope + self.d_rotary
         heads = [head * width for head in range(self.n_heads)]
+        queries = [head * (d_query + self.d_gate) for head in range(self.n_heads)] if self.d_gate else []
         return {
-            "q_up.weight": {"query": (slice(None),)},
+            "q_up.weight": {"query": tuple(slice(first, first + d_query) for first in queries) or (slice(None),)},
             "kv_up.weight": {
                 "key": tuple(slice(first, first + self.d_nope) for first in heads),
                 "value": tuple(slice(first + self.d_nope, first + width) for first in heads),
@@ -122,13 +126,16 @@ class LatentAttention(SoftmaxAttention):
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
-        q = x_BTE
+        q = source_BTQ = x_BTE
         if self.q_down is not None and self.q_latent_norm is not None:
-            q = self.q_latent_norm(self.q_down(q))
+            raw = self.q_down(x_BTE)
+            q = self.q_latent_norm(raw)
             if self.q_factor != 1:
                 q = q * self.q_factor
-        q_BHTX = self.q_up(q).view(n_batch, n_tokens, self.n_heads, -1).transpose(1, 2)
-        q_BHTN, q_BHTR = q_BHTX.split([self.d_nope, self.d_rotary], dim=-1)
+            source_BTQ = torch.cat((q, raw), dim=-1) if self.reads_both else q
+        q_BHTX = self.q_up(source_BTQ).view(n_batch, n_tokens, self.n_heads, -1).transpose(1, 2)
+        gates = [self.d_gate] if self.d_gate else []
+        q_BHTN, q_BHTR, *gates_BHTV = q_BHTX.split([self.d_nope, self.d_rotary, *gates], dim=-1)
         latent_BTC, k_BTR = self.kv_down(x_BTE).split([self.kv_rank, self.d_rotary], dim=-1)
         if self.rotary_norm is not None:
             k_BTR = self.rotary_norm(k_BTR)
@@ -154,6 +161,8 @@ class LatentAttention(SoftmaxAttention):
             out_BHTV = self._expanded(q_BHTN, q_BHTR, latent_B1TC, k_B1TR, forward, offset, selection)
         if self.head_gate is not None:
             out_BHTV = out_BHTV * self.head_gate(x_BTE).sigmoid().transpose(1, 2)[..., None]
+        for gate_BHTV in gates_BHTV:  # at most one
+            out_BHTV = out_BHTV * gate_BHTV.sigmoid()
         out_BTX = out_BHTV.transpose(1, 2).reshape(n_batch, n_tokens, -1)
         if self.gate is not None:
             out_BTX = out_BTX * self.gate(x_BTE).sigmoid()
@@ -170,7 +179,7 @@ class LatentAttention(SoftmaxAttention):
 
         Args:
             x_BTE: the layer's input.
-            c_BTX: what queries are projected from, the input or a latent.
+            c_BTX: what queries are projected from, the input or the latent after its norm.
             more: the tensors of `more_keys`, of all keys in view.
             n_keys: number of keys in view.
             offset: their location.

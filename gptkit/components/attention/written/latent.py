@@ -49,8 +49,8 @@ class $class_name(nn.Module):
         #end
         self.kv_up = nn.Linear($KV_RANK, $N_HEADS * ($D_NOPE + $D_VALUE), bias=False)
         self.output = $projection
-        #if output_gate
-        self.gate = $output_gate
+        #if own_gate
+        self.gate = $own_gate
         #end
         #if sinks
         self.sinks = nn.Parameter(torch.zeros($N_HEADS))  # a logit that takes a share of attention
@@ -69,10 +69,19 @@ class $class_name(nn.Module):
 
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
+        #if reads_both
+        down_BTC = self.q_down(x_BTE)
+        q_BTC = $q_latent
+        q_BTHD = self.q_up(torch.cat((q_BTC, down_BTC), dim=-1)).unflatten(-1, ($N_HEADS, -1))
+        #else
         #if q_rank
         q_BTC = $q_latent
         #end
         q_BTHD = self.q_up($q_source).unflatten(-1, ($N_HEADS, -1))
+        #end
+        #if gate_of_queries
+        q_BTHD, gate_BTHD = q_BTHD.split(($D_NOPE + $D_SHARED, $D_VALUE), dim=-1)
+        #end
         q_BHTU, q_BHTR = q_BTHD.transpose(1, 2).split(($D_NOPE, $D_SHARED), dim=-1)
         #if unrotated
         q_BHTU = $unrotated
@@ -136,6 +145,8 @@ _FIELDS = (
     "scale_latents",
     "rotary_norm",
     "output_gate",
+    "gate_input",
+    "query_latents",
     "sinks",
 )
 
@@ -183,7 +194,8 @@ def latent(
         scale = "($D_NOPE + $D_SHARED) ** -0.5"
     if spec.dropout:
         settings["ATTENTION_DROPOUT"] = Setting(spec.dropout, "share of the attention weights dropped in training")
-    d_query = "$N_HEADS * ($D_NOPE + $D_SHARED)"
+    d_query = f"$N_HEADS * ($D_NOPE + $D_SHARED{' + $D_VALUE' if spec.d_gate else ''})"
+    d_source = "D_MODEL" if spec.q_rank is None else "2 * $Q_RANK" if spec.reads_both else "$Q_RANK"
     if spec.q_rank is not None:
         settings["Q_RANK"] = Setting(spec.q_rank, "features of the vector that queries are computed from")
         parts["q_latent_norm"] = written(spec.norm, context, dim=Name("$Q_RANK"))
@@ -196,7 +208,8 @@ def latent(
     parts["kv_latent_norm"] = written(spec.norm, context, dim=Name("$KV_RANK"))
     if spec.rotary_norm is not None:
         parts["rotary_norm"] = written(spec.rotary_norm, context, dim=Name("$D_SHARED"))
-    q_latent = "self.q_latent_norm(self.q_down(x_BTE))"
+    q_latent = f"self.q_latent_norm({'down_BTC' if spec.reads_both else 'self.q_down(x_BTE)'})"
+    own_gate = spec.output_gate and not spec.d_gate
     text = fill(
         _CLASS,
         q_rank=spec.q_rank is not None,
@@ -209,11 +222,13 @@ def latent(
         indexed=indexed,
         follows=follows,
         q_down=linear(context, "D_MODEL", "$Q_RANK", bias=spec.bias),
-        q_up=linear(context, "D_MODEL" if spec.q_rank is None else "$Q_RANK", d_query, bias=False),
+        q_up=linear(context, d_source, d_query, bias=False),
+        reads_both=spec.reads_both,
+        gate_of_queries=bool(spec.d_gate),
         kv_down=linear(context, "D_MODEL", "$KV_RANK + $D_SHARED", bias=spec.bias),
         projection=linear(context, "$N_HEADS * $D_VALUE", "D_MODEL", bias=spec.bias),
         head_gate=linear(context, "D_MODEL", "$N_HEADS", bias=False) if spec.head_gate else "",
-        output_gate=linear(context, "D_MODEL", "$N_HEADS * $D_VALUE", bias=False) if spec.output_gate else "",
+        own_gate=linear(context, "D_MODEL", "$N_HEADS * $D_VALUE", bias=False) if own_gate else "",
         sinks=spec.sinks,
         mask=mask_call,
         **calls,
@@ -221,8 +236,10 @@ def latent(
     attended = attend(position, scale=scale, dropout=spec.dropout, sinks=spec.sinks)
     text += attended.replace("mask_TS", "mask_B1TS") if indexed else attended
     text += head_gate("sigmoid" if spec.head_gate else None)
-    if spec.output_gate:
+    if spec.d_gate:
+        text += "        y_BHTD = y_BHTD * torch.sigmoid(gate_BTHD).transpose(1, 2)\n"
+    if own_gate:
         text += "        y_BTX = y_BHTD.transpose(1, 2).flatten(2) * torch.sigmoid(self.gate(x_BTE))\n"
-    text += f"        return self.output({'y_BTX' if spec.output_gate else 'y_BHTD.transpose(1, 2).flatten(2)'})\n"
+    text += f"        return self.output({'y_BTX' if own_gate else 'y_BHTD.transpose(1, 2).flatten(2)'})\n"
     fields = (*_FIELDS, *fields)
     return Written("Attention", text, settings=settings, parts=parts, section="attention", variant=spec.name, fields=fields)

@@ -29,7 +29,7 @@ class PreNorm(Block):
         normed = spec.attention_input_norm
         self.attention_norm = parts.norm.build(context, dim=context.d_model) if normed else nn.Identity()
         self.attention = parts.attention.build(context)
-        self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
+        self.feedforward_norm = (spec.feedforward_norm or parts.norm).build(context, dim=context.d_model)
         self.feedforward = parts.feedforward.build(context)
         self.dropout = spec.dropout
         self.adds = spec.shortcut and spec.residual_scale == 1

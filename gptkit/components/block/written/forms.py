@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gptkit.components.block.pre_norm import PreNormSpec
     from gptkit.components.block.sandwich import SandwichSpec
     from gptkit.components.block.single_branch import SingleBranchSpec
+    from gptkit.kinds.norm import NormSpec
 
 __all__ = [
     "deep_norm",
@@ -121,9 +123,18 @@ def pre_norm(spec: PreNormSpec, context: WritingContext) -> Written:
     if not spec.shortcut:
         description = "One layer: attention, then feed-forward, each after a norm, without shortcuts."
     parts = [*(["attention_norm"] if spec.attention_input_norm else []), "attention", "feedforward_norm", "feedforward"]
-    fields = ("residual_scale", "shortcut", "attention_input_norm")
+    fields = ("residual_scale", "shortcut", "attention_input_norm", "feedforward_norm")
+    norms = {} if spec.feedforward_norm is None else {"feedforward_norm": spec.feedforward_norm}
     return _block(
-        context, description, parts, _PRE_NORM, spec.dropout, spec.residual_scale, shortcut=spec.shortcut, fields=fields
+        context,
+        description,
+        parts,
+        _PRE_NORM,
+        spec.dropout,
+        spec.residual_scale,
+        shortcut=spec.shortcut,
+        norms=norms,
+        fields=fields,
     )
 
 
@@ -229,6 +240,7 @@ def _block(
     added: Sequence[str] = (),
     output_scale: str | None = None,
     depth_scaled: bool = False,
+    norms: Mapping[str, NormSpec] = MappingProxyType({}),
     fields: Collection[str] = ("residual_scale",),
     name: str = "Block",
 ) -> Written:
@@ -265,7 +277,7 @@ def _block(
     )
     if output_scale is not None:
         assignments += f"        self.output_scale = {scale_of_output(output_scale)}\n"
-    parts = {part: _part(part, context) for part in names}
+    parts = {part: _part(part, context, norms) for part in names}
     if "feedforward" in parts:
         filled = with_arguments(filled, parts["feedforward"])
     text = fill(_START, description=description) + assignments + "\n" + fill(_FORWARD) + filled
@@ -285,7 +297,7 @@ def scale_of_output(kind: str) -> str:
     return f"nn.Parameter(torch.ones(1){'' if kind == 'learned' else ', requires_grad=False'})"
 
 
-def _part(name: str, context: WritingContext) -> Written:
+def _part(name: str, context: WritingContext, norms: Mapping[str, NormSpec]) -> Written:
     if name.endswith("norm"):
-        return written(context.parts.norm, context, dim=Name("D_MODEL"))
+        return written(norms.get(name, context.parts.norm), context, dim=Name("D_MODEL"))
     return written(context.parts.attention if name == "attention" else context.parts.feedforward, context)
