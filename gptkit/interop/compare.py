@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gptkit.core.errors import ExternalModelError, RequirementError
 from gptkit.core.registry import Registry
 from gptkit.interop.conversion import family_of, pair, read_model, renamed
-from gptkit.interop.differences import differences
+from gptkit.interop.differences import differences, part_of
 from gptkit.interop.tensor_files import SINGLE, write_tensors
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.family import FamilySpec
@@ -191,7 +191,7 @@ class _Pairs:
         for index, (layer, block) in enumerate(zip(native.spec.layer_specs(), native.blocks, strict=True)):
             for path, child in _parts(block):
                 name = path.rpartition(".")[2]
-                spec = getattr(layer, name, layer.norm if name.endswith("norm") else None)
+                spec = part_of(layer, name)
                 if spec is not None:
                     self._add(child, f"blocks.{index}.{path}", spec.name, self.blocks[index])
                 # Attentions side by side have an output projection each.

@@ -13,7 +13,7 @@ from gptkit.core.registry import Registry
 from gptkit.interop.checking import check_tensors
 from gptkit.interop.compare import TOLERANCE, Drift, Reading, distance, is_part_of
 from gptkit.interop.conversion import family_of, pair, read_model
-from gptkit.interop.differences import differences
+from gptkit.interop.differences import differences, part_of
 from gptkit.interop.generated import code_report
 from gptkit.kinds.format import ExternalModel
 from gptkit.model.gpt import GPT
@@ -91,7 +91,7 @@ def _outputs(model: GPT, ids_BT: Tensor) -> dict[str, tuple[str, Tensor]]:
     watch(model.embedding, "embedding", model.spec.embedding.name)
     for index, (layer, block) in enumerate(zip(model.spec.layer_specs(), model.blocks, strict=True)):
         for name, child in block.named_children():
-            spec = getattr(layer, name, layer.norm if name.endswith("norm") else None)
+            spec = part_of(layer, name)
             if spec is not None:
                 watch(child, f"blocks.{index}.{name}", spec.name)
         watch(block, f"blocks.{index}", layer.block.name)

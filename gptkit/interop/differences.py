@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gptkit.core import diff
-from gptkit.model.spec import ModelSpec
+from gptkit.kinds.norm import NormSpec
+from gptkit.model.spec import LayerSpec, ModelSpec
 
-__all__ = ["differences"]
+__all__ = ["differences", "part_of"]
 
 
 def differences(native: ModelSpec, external: ModelSpec) -> list[str]:
@@ -23,6 +24,17 @@ def differences(native: ModelSpec, external: ModelSpec) -> list[str]:
     ]
     # A difference of every layer is listed once.
     return list(dict.fromkeys(_everywhere(result, native.n_layers)))
+
+
+def part_of(layer: LayerSpec, name: str) -> Any:
+    """Return the component that a module of a block is built from, by its name; None if it is not one of the layer's parts.
+
+    A norm is the block's own if the block has a field with its name, else the layer's.
+    """
+    if name.endswith("norm"):
+        own = getattr(layer.block, name, None)
+        return own if isinstance(own, NormSpec) else layer.norm
+    return getattr(layer, name, None)
 
 
 def _everywhere(result: Sequence[str], n_layers: int) -> Iterator[str]:

@@ -56,6 +56,7 @@ KEYS: dict[str, dict[str, Any]] = {
         "scoring_func": "sigmoid",
         "topk_method": "noaux_tc",
     },
+    "axk2": {"layer_types": ["deepseek_sparse_attention"] * 3, "num_nextn_predict_layers": 1, "n_group": None},
     "falcon": {"apply_residual_connection_post_layernorm": False, "hidden_dropout": 0.0},
     "gemma": {"hidden_activation": None},
     "gemma2": {"cache_implementation": "hybrid"},
@@ -138,6 +139,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "starcoder2": {"activation_function": "gelu", "mlp_type": "default", "norm_type": "layer_norm"},
 }
 OTHERS: dict[str, dict[str, Any]] = {
+    "axk2": {"layer_types": ["full_attention"] * 3},
     "beam": {"rope_parameters": {"full_attention": None}},
     "cohere2": {"position_embedding_type": "alibi"},
     "deepseek_v2": {"scoring_func": "sigmoid"},

@@ -673,6 +673,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "rwkv": ("Rwkv", RWKV),
     "bitnet": ("BitNet", LLAMA),
     "jetmoe": ("JetMoe", JETMOE),
+    "axk2": ("AXK2", {**LLAMA, **LATENT, **INDEXED, "gated_norm_rank": 5, "rms_norm_eps": 1e-4}),
     "beam": ("Beam", BEAM),
     "modernbert_decoder": ("ModernBertDecoder", MODERNBERT),
     "diffllama": ("DiffLlama", {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 4}),
@@ -684,6 +685,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "longcat_flash-yarn": (
         "LongcatFlash",
         {**LONGCAT, "zero_expert_num": 0, "attention_bias": True, "rope_parameters": {**SHARP, **ROPE}},
+    ),
+    "axk2-groups": (
+        "AXK2",
+        {
+            **LLAMA,
+            **LATENT,
+            **GROUPS,
+            **INDEXED,
+            "n_shared_experts": 2,
+            "attention_bias": True,
+            "norm_topk_prob": False,
+            "gated_norm_rank": 7,
+            "mlp_layer_types": ["sparse", "dense", "sparse"],
+            "rope_parameters": {**SHARP, **ROPE},
+        },
     ),
     "beam-turned": (
         "Beam",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gptkit.interop.families.parts.decoder import AttentionKeys, FeedForwardKeys, llama_rules
+from gptkit.interop.families.parts.decoder import AttentionKeys, FeedForwardKeys, NormKeys, llama_rules
 from gptkit.interop.families.parts.layers import pattern
 from gptkit.interop.families.parts.rope import read_rope, write_rope
 from gptkit.kinds.external_config import ExternalConfig
@@ -14,7 +14,7 @@ from gptkit.kinds.family import Rule
 __all__ = ["Decoder"]
 
 
-class Decoder(AttentionKeys, FeedForwardKeys):
+class Decoder(AttentionKeys, FeedForwardKeys, NormKeys):
     """A pre-norm decoder with rotary positions, grouped queries, RMS norms and a gated feed-forward, part by part.
 
     A family overrides the parts in which it differs, in both directions.
@@ -45,10 +45,6 @@ class Decoder(AttentionKeys, FeedForwardKeys):
         """Return the position: rotary, scaled by `rope_scaling` or `rope_parameters`."""
         return read_rope(config, base=self.base, fraction=self.fraction, partial=self.partial or self.fraction != 1)
 
-    def read_norm(self, config: ExternalConfig) -> dict[str, Any]:
-        """Return the norm, of the layers and after the last one."""
-        return {"name": "rms", "eps": config.number(*self.eps)}
-
     def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         """Return the block: the order of norms, branches and residuals."""
         return {"name": "pre-norm"}
@@ -70,7 +66,7 @@ class Decoder(AttentionKeys, FeedForwardKeys):
             **sizes,
             **self.write_attention(layers),
             **self.write_feedforward(layers),
-            self.eps[0]: layers[0].norm.eps,
+            **self.write_norm(layers),
             "tie_word_embeddings": model.head.tied,
             **({"partial_rotary_factor": 1.0} if self.fraction != 1 else {}),
             **(write_rope(rotary) if rotary.name == "rotary" else {}),
