@@ -136,7 +136,7 @@ def _request(
         parse_numbers,
         parse_seeds,
         parse_size,
-        parse_value,
+        parse_values,
         read_request,
     )
     from gptkit.files import validate_data
@@ -147,7 +147,7 @@ def _request(
             raise GptkitError(f"--vary {path} is given twice", hint="Write all values in one option, separated by commas.")
     given: dict[str, Any] = {"vary": dict(axes)} if axes else {}
     if overrides:
-        given["set"] = dict(parse_value(text) for text in overrides)
+        given["set"] = parse_values(overrides)
     if skip_invalid:
         given["skip_invalid"] = True
     if options["seeds"] is not None:

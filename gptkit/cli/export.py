@@ -93,10 +93,8 @@ def export(
 
 def _options(type: str | None, options: list[str]) -> dict[str, Any]:
     from gptkit.files.nodes import lift
-    from gptkit.files.overrides import apply_override
+    from gptkit.files.overrides import apply_overrides
 
     root = lift({} if type is None else {"type": type})
-    for option in options:
-        root = apply_override(root, option)
-    result: dict[str, Any] = root.plain()
+    result: dict[str, Any] = apply_overrides(root, options).plain()
     return result

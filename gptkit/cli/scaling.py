@@ -77,11 +77,11 @@ def scaling(
         import_torch()
         from gptkit.core.errors import GptkitError
         from gptkit.experiments.ladder import scaling as run
-        from gptkit.experiments.request import parse_seeds, parse_value
+        from gptkit.experiments.request import parse_seeds, parse_values
 
         if by not in ("parameters", "flops"):
             raise GptkitError(f"--by {by}: unknown measure", hint="Write --by parameters, or --by flops.")
-        changes = dict(parse_value(text) for text in chosen(overrides))
+        changes = parse_values(chosen(overrides))
         ladder = [_size(text, "--sizes") for text in sizes.split(",")] if sizes else []
         wanted = None if predict is None else _size(predict, "--predict")
         parsed = parse_seeds(seeds)

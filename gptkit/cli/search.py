@@ -79,7 +79,7 @@ def search(
     with working(f"reading {target}", quiet=quiet):
         import_torch()
         from gptkit.core.errors import GptkitError
-        from gptkit.experiments.request import parse_value
+        from gptkit.experiments.request import parse_values
         from gptkit.experiments.search import run_search
         from gptkit.experiments.search_spec import SearchSpec, parse_range
         from gptkit.files import validate_data
@@ -92,7 +92,7 @@ def search(
         data = {
             "base": target,
             "ranges": {path: each.model_dump() for path, each in parsed},
-            "set": dict(parse_value(text) for text in chosen(overrides)),
+            "set": parse_values(chosen(overrides)),
             "trials": trials,
             "seeds": seeds,
             "match": match,

@@ -71,12 +71,14 @@ def scaling(
     ladder = {size_label(each): dict(each) for each in sizes} or default_sizes(base, {**changes, **target})
     if own in ladder:
         raise GptkitError(f"the size {own} is predicted, so it cannot be in the ladder", hint="Remove it from --sizes.")
+    all_sizes = {**ladder, own: dict(target)}
+    sized = {path for size in all_sizes.values() for path in size}
     request = validate_data(
         {
             "base": base,
-            "set": changes,
+            "set": {path: value for path, value in changes.items() if path not in sized},
             "seeds": seeds if isinstance(seeds, int) else list(seeds),
-            "sizes": {**ladder, own: dict(target)},
+            "sizes": all_sizes,
         },
         ComparisonSpec,
     )

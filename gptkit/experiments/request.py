@@ -17,6 +17,7 @@ from gptkit.files.overrides import apply_override
 from gptkit.reflect.snippets import flow
 
 __all__ = [
+    "LEARNING_RATE",
     "ComparisonSpec",
     "Match",
     "changes_text",
@@ -27,10 +28,13 @@ __all__ = [
     "parse_seeds",
     "parse_size",
     "parse_value",
+    "parse_values",
     "read_request",
 ]
 
 Match = Literal["parameters", "flops", "cache", "time"]
+
+LEARNING_RATE = "training.optimizer.learning_rate"
 
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
@@ -94,6 +98,12 @@ class ComparisonSpec(Spec):
                 raise ValueError(f"vary: {path} has {len(values)} value; give at least two, or move it to `set`")
             if any(value in values[:index] for index, value in enumerate(values)):
                 raise ValueError(f"vary: {path} has a value twice; remove one")
+        compared = {"vary": [*self.vary], "sizes": [path for size in self.sizes.values() for path in size]}
+        compared["learning_rates"] = [LEARNING_RATE] if self.learning_rates else []
+        for option, paths in compared.items():
+            for path in self.set:
+                if path in paths:
+                    raise ValueError(f"set: {path} is replaced by the values of {option}; remove it from one of the two")
         if not self.seed_list or len(set(self.seed_list)) < len(self.seed_list) or min(self.seed_list) < 0:
             raise ValueError("seeds: give a number of seeds from 1, or different seeds from 0")
         if min(self.learning_rates, default=1) <= 0 or len(set(self.learning_rates)) < len(self.learning_rates):
@@ -190,6 +200,21 @@ def parse_value(text: str) -> tuple[str, Any]:
     if len(values) != 1:
         raise GptkitError(f"--set {text}: more than one value", hint="Use --vary to compare several values.")
     return path.strip(), values[0]
+
+
+def parse_values(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse several of ``training.steps=100``; the values by path.
+
+    Raises:
+        GptkitError: a text is not of this form, or a path has two values.
+    """
+    result: dict[str, Any] = {}
+    for text in texts:
+        path, value = parse_value(text)
+        if path in result and result[path] != value:
+            raise GptkitError(f"--set {path} is given twice, with different values", hint="Remove one of them.")
+        result[path] = value
+    return result
 
 
 def parse_part(text: str) -> tuple[int, int]:

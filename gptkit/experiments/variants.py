@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.core.errors import GptkitError, SpecError
-from gptkit.experiments.request import ComparisonSpec
+from gptkit.experiments.request import LEARNING_RATE, ComparisonSpec
 from gptkit.reflect.snippets import flow
 from gptkit.runs.opening import Opened, open_spec
 from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["Draft", "Drafts", "draft_variants", "hash_of", "plain_spec", "point_label", "spec_hash"]
 
-LEARNING_RATE = "training.optimizer.learning_rate"
 SPEC_AXIS, POINT_AXIS = "spec", "setting"
 _LISTED = 8
 

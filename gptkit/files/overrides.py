@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, get_args, get_origin
 
 from gptkit.core.errors import Problem, SpecError
 from gptkit.core.yaml import plain_scalar
 from gptkit.files.building import MAX_DEPTH, refuse_characters
-from gptkit.files.nodes import Node, Place, merge_nodes, merge_roots
+from gptkit.files.nodes import Node, Place, Scalar, merge_nodes, merge_roots
 from gptkit.files.tracing import alternatives
 from gptkit.files.yaml_text import parse_yaml
 
-__all__ = ["TypesAt", "apply_override"]
+__all__ = ["TypesAt", "apply_override", "apply_overrides"]
+
+_SHOWN = 200
+"""Number of characters of another override in a message."""
 
 TypesAt = Callable[[Any, Sequence[str | int]], Sequence[Any]]
 """The types that a spec's value at a path may have, given the spec as plain data; none where they are unknown."""
@@ -33,6 +36,53 @@ def apply_override(root: Node, text: str, types_at: TypesAt | None = None) -> No
         SpecError: the override cannot be read, or its path does not exist.
     """
     return _Override(text, types_at).apply(root)
+
+
+def apply_overrides(root: Node, texts: Sequence[str], types_at: TypesAt | None = None) -> Node:
+    """Return the tree merged with overrides in order, none of which may undo an earlier one.
+
+    Args:
+        root: the spec.
+        texts: the overrides; see `apply_override`.
+        types_at: returns the types of the value at a path.
+
+    Raises:
+        SpecError: an override cannot be read, its path does not exist, or a later one replaces its value.
+    """
+    applied: list[tuple[_Override, dict[tuple[str | int, ...], Scalar]]] = []
+    for text in texts:
+        override = _Override(text, types_at)
+        root = override.apply(root)
+        for earlier, values in applied:
+            lost = next((path for path, value in values.items() if not _has(root, path, value)), None)
+            if lost is not None:
+                other = override.source if len(override.source) <= _SHOWN else f"{override.source[:_SHOWN]}…"
+                remedy = "remove one of the two" + ("" if earlier.parts == override.parts else ", or exchange them")
+                earlier.stop(f"is undone by {other}, which follows it; {remedy}", lost)
+        applied.append((override, dict(_values(root, override.place))))
+    return root
+
+
+def _values(node: Node, place: Place, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Scalar]]:
+    """Yield the scalars with a location, with their paths."""
+    if isinstance(node.value, dict):
+        for key, child in node.value.items():
+            yield from _values(child, place, (*path, key))
+    elif isinstance(node.value, list):
+        for index, child in enumerate(node.value):
+            yield from _values(child, place, (*path, index))
+    elif node.place == place:
+        yield path, node.value
+
+
+def _has(root: Node, path: Sequence[str | int], value: Scalar) -> bool:
+    """Return whether a scalar is at a path; a component that was written as its name may have fields."""
+    node: Node | None = root
+    for part in path:
+        node = None if node is None else node.child(part)
+    if node is not None and isinstance(node.value, dict):
+        node = node.child("name")
+    return node is not None and node.value == value
 
 
 class _Override:

@@ -14,7 +14,7 @@ from gptkit.core.errors import GptkitError, Problem, SpecError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.files import read, validate, validate_data
 from gptkit.files.nodes import Node, Place, lift, merge_roots
-from gptkit.files.overrides import apply_override
+from gptkit.files.overrides import apply_override, apply_overrides
 from gptkit.files.tracing import trace
 from gptkit.presets.catalog import shipped
 from gptkit.runs.spec import ExperimentSpec
@@ -53,31 +53,35 @@ def open_spec(
 
     Args:
         spec: a path, a name, plain data, or a spec.
-        overrides: ``"model.position=alibi"`` and the like, as on the command line.
-        changes: the same with Python values, ``{"model.position": "alibi"}``.
+        overrides: ``"model.position=alibi"`` and the like, as on the command line. None may undo an earlier one.
+        changes: the same with Python values, ``{"model.position": "alibi"}``; they follow the overrides.
         registry: where components are looked up; by default what is installed.
 
     Raises:
         SpecError: the spec is invalid; lists every error, with its location in a file.
     """
-    texts = [*overrides, *(f"{path}={json.dumps(value, default=_plain)}" for path, value in (changes or {}).items())]
+    # A value inside of another one follows it, in whichever order the mapping has them.
+    outer_first = sorted((changes or {}).items(), key=lambda item: item[0].count("."))
+    further = [f"{path}={json.dumps(value, default=_plain)}" for path, value in outer_first]
+    texts = [*overrides, *further]
     known = registry or default_registry()
 
     def types_at(data: Any, path: Sequence[str | int]) -> Sequence[Any]:
         return trace(ExperimentSpec, data, path, known).types
 
-    # The section with initial weights is read first: other overrides change parts of the source's spec.
-    texts.sort(key=lambda text: not text.startswith("training"))
-    n_first = sum(text.startswith("training") for text in texts)
-
-    def completed(root: Node, base: Path) -> Node:
-        root = _with_source(root, base, registry)
-        for text in texts[n_first:]:
-            root = apply_override(root, text, types_at)
+    def changed(root: Node, *, training: bool) -> Node:
+        root = apply_overrides(root, [text for text in overrides if text.startswith("training") == training], types_at)
+        for text in further:
+            if text.startswith("training") == training:
+                root = apply_override(root, text, types_at)
         return root
 
+    def completed(root: Node, base: Path) -> Node:
+        # The section with initial weights is read first: other overrides change parts of the source's spec.
+        return changed(_with_source(changed(root, training=True), base, registry), training=False)
+
     if isinstance(spec, (str, Path)):
-        source = read(spec, texts[:n_first], shipped=shipped(registry), types_at=types_at)
+        source = read(spec, shipped=shipped(registry))
         # Paths of a shipped spec are relative to the working directory.
         base = (source.path.parent if Path(spec).exists() else Path()).absolute()
         source = replace(source, root=completed(source.root, base), overridden=tuple(texts))
@@ -85,8 +89,6 @@ def open_spec(
     if isinstance(spec, ExperimentSpec) and not texts:
         return Opened(spec, Path.cwd())
     root = lift(_plain(spec) if isinstance(spec, ExperimentSpec) else json.loads(json.dumps(spec, default=_plain)))
-    for text in texts[:n_first]:
-        root = apply_override(root, text, types_at)
     root = completed(root, Path.cwd())
     return Opened(validate_data(root.plain(), ExperimentSpec, registry), Path.cwd())
 

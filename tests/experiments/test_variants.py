@@ -17,6 +17,7 @@ from gptkit.experiments.request import (
     parse_seeds,
     parse_size,
     parse_value,
+    parse_values,
     read_request,
 )
 from gptkit.experiments.variants import draft_variants, spec_hash
@@ -51,12 +52,14 @@ def test_other_options_are_parsed() -> None:
     assert (parse_seeds("3"), parse_seeds("0,4"), parse_seeds("4,")) == (3, (0, 4), (4,))
     assert parse_part("2/8") == (2, 8)
     assert parse_value("training.steps=5") == ("training.steps", 5)
+    assert parse_values(["a.b=5", "c=null", "a.b=5"]) == {"a.b": 5, "c": None}
     for wrong in (
         lambda: parse_numbers("a", "--learning-rates"),
         lambda: parse_size("128"),
         lambda: parse_seeds("x"),
         lambda: parse_part("3/2"),
         lambda: parse_value("training.steps"),
+        lambda: parse_values(["training.steps=5", "training.steps=6"]),
     ):
         with pytest.raises(GptkitError, match="--"):
             wrong()
@@ -71,6 +74,12 @@ def test_other_options_are_parsed() -> None:
         ({}, "nothing is compared"),
         ({"vary": {"model.norm": ["rms"]}}, "at least two"),
         ({"vary": {"model.norm": ["rms", "rms"]}}, "twice"),
+        ({"vary": {"model.norm": ["rms", "layer"]}, "set": {"model.norm": "rms"}}, "replaced by the values of vary"),
+        (
+            {"learning_rates": [1e-3], "set": {"training.optimizer.learning_rate": 1}},
+            "by the values of learning_rates",
+        ),
+        ({"sizes": {"a": {"model.d_model": 8}}, "set": {"model.d_model": 8}}, "replaced by the values of sizes"),
         ({"vary": {"model.norm": ["rms", "layer"]}, "seeds": 0}, "seeds"),
         ({"vary": {"model.norm": ["rms", "layer"]}, "seeds": [1, 1]}, "seeds"),
         ({"learning_rates": [0.1, 0.1]}, "learning_rates"),
@@ -159,3 +168,9 @@ def test_experiment_files_name_specs_beside_them(project: Path, monkeypatch: pyt
     read = read_request(path)
     assert (read.name, read.question, read.vary) == ("norms", "Why?", {"model.norm": ("rms", "layer")})
     assert len(draft_variants(read).variants) == 2
+
+
+def test_a_value_inside_of_a_varied_component_applies_to_every_variant() -> None:
+    vary = {"model.attention": ["grouped-query", {"name": "multi-head", "n_heads": 2}]}
+    drafts = draft_variants(request(vary=vary, set={"model.attention.window": 4}))
+    assert [draft.opened.spec.model.attention.window for draft in drafts.variants] == [4, 4]

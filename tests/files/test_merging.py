@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptkit.core.errors import SpecError
 from gptkit.files import merge, read
+from gptkit.files.nodes import lift
+from gptkit.files.overrides import apply_overrides
 from gptkit.files.source import MAX_EXTENDS
 from tests.support.fake_plugins import Plain
 
@@ -273,3 +276,37 @@ def test_error_in_an_override_names_it(load, errors, override, message):
 def test_override_that_is_not_yaml_is_rejected(load, errors):
     [message] = errors(load, BASE, overrides=("model.norm={name: rms",))
     assert message.startswith("--set model.norm={name: rms: not valid YAML: while parsing a flow mapping")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lost", "undone_by"),
+    [
+        (("model.d_model=1", "model.d_model=2"), "model.d_model", "--set model.d_model=2"),
+        (("model.attention.window=8", "model.attention=simple"), "model.attention.window", "--set model.attention=simple"),
+        (("model={d_model: 1}", "model.d_model=2"), "model.d_model", "--set model.d_model=2"),
+        (("model.layers.0.norm=rms", "model.layers=[{}]"), "model.layers.0.norm", "--set model.layers=[{}]"),
+        (("training.steps=5", "name=a", "training={steps: 6}"), "training.steps", "--set training={steps: 6}"),
+        (("model.n_layers=3", "model=null"), "model.n_layers", "--set model=null"),
+    ],
+)
+def test_override_that_undoes_an_earlier_one_is_rejected(overrides, lost, undone_by):
+    spec = {"model": {"d_model": 8, "attention": {"name": "multi-head"}, "layers": [{"repeat": 1}]}}
+    with pytest.raises(SpecError) as error:
+        apply_overrides(lift(spec), overrides)
+    (problem,) = error.value.problems
+    assert (".".join(map(str, problem.path)), problem.source) == (lost, f"--set {overrides[0]}")
+    assert problem.message.startswith(f"is undone by {undone_by}, which follows it; remove one of the two")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model.d_model=1", "model.d_model=1"),
+        ("model.norm=rms", "model.norm.eps=1", "model.norm={name: rms, eps: 1}", "model.norm=rms"),
+        ("model.attention=simple", "model.attention.window=8"),
+        ("model.layers.0.norm=rms", "model.layers.1.norm=rms"),
+    ],
+)
+def test_overrides_that_complete_each_other_are_accepted(overrides):
+    spec = {"model": {"d_model": 8, "attention": {"name": "multi-head"}, "layers": [{"repeat": 1}, {}]}}
+    assert apply_overrides(lift(spec), overrides)
