@@ -8,6 +8,7 @@ does not depend on the location, the machine or the file layout.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = ["Side", "Split", "corpus_texts", "plan_split", "split_documents"]
 
 Side = Literal["train", "validation"]
 
+_log = logging.getLogger("gptkit")
 _TRAIN, _VALIDATION, _CUT = 0, 1, 2
 _TRIES = 1000
 """Maximum number of documents tried to close the gap between the held-out and the requested fraction."""
@@ -80,6 +82,8 @@ def plan_split(data: DataSpec, base: Path, progress: Callable[[int], None] | Non
     """
     if data.parts():
         return Split.joined([plan_split(part, base, progress) for _, part in data.parts()])
+    for caution in data.cautions(base):
+        _log.warning("%s", caution)
     with Ledger() as ledger:
         digest, length = _digest(), 0
         reported = read = 0

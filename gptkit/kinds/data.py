@@ -124,6 +124,13 @@ class DataSpec(Component):
         """Return the directory of the corpus's tokens, if it consists of prepared tokens; None by default."""
         return None
 
+    def cautions(self, base: Path) -> Iterator[str]:
+        """Yield a sentence, which begins with a field's path, for each probably unintended choice of files; none by default.
+
+        They are printed before the corpus is read.
+        """
+        return iter(())
+
     @abstractmethod
     def documents(self, base: Path) -> Iterator[Document]:
         """Yield the documents. Relative paths are relative to `base`, the directory of the spec file.

@@ -356,3 +356,20 @@ def test_empty_corpus_names_its_files(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     with pytest.raises(DataError, match=r"data 'text' returned no text from empty\.txt"):
         plan_split(TextDataSpec(path="empty.txt"), tmp_path)
+
+
+def test_ignored_files_of_a_directory_are_noted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ("a.txt", "sub/b.md", "c.jsonl", "sub/d.csv", "e.CSV", "f.csv.gz", "LICENSE", ".hidden", "g.jsonl")
+    for name in names:
+        file = tmp_path / "data" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("some text of the file\n" * 9)
+    plan_split(TextDataSpec(path=("data",)), tmp_path)
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith("data.path: 6 files are ignored, whose names data 'text' does not read: ")
+    for part in ("2 .jsonl", "2 .csv", "1 .csv.gz", "1 without a suffix", "Set data.patterns", "set data.name to jsonl"):
+        assert part in message
+    caplog.clear()
+    for path, patterns in ((("data",), ("*.txt",)), (("data/*.txt",), None), (("data/a.txt", "data/sub/b.md"), None)):
+        plan_split(TextDataSpec(path=path, **({} if patterns is None else {"patterns": patterns})), tmp_path)
+    assert not caplog.records

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,14 @@ from pydantic import BeforeValidator, Field
 from gptkit.core.errors import DataError
 from gptkit.core.outputs import is_output
 from gptkit.core.paths import expand_home
+from gptkit.kinds.data import DataSpec
 
-__all__ = ["COMPRESSED", "Paths", "Patterns", "find_files", "fingerprint_files", "open_file", "shown"]
+__all__ = ["COMPRESSED", "Paths", "Patterns", "caution_ignored", "find_files", "fingerprint_files", "open_file", "shown"]
 
 COMPRESSED = ("", ".gz", ".bz2", ".xz", ".zst")
 """Suffixes of files that can be read: not compressed, and compressed by each program."""
+
+_LISTED = 5
 
 _BY_CONTENT = 64 << 20
 """Corpora up to this number of bytes are fingerprinted by content, larger ones by size and modification time."""
@@ -61,7 +65,47 @@ def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> lis
     return list(result.values())
 
 
-def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
+def _ignored(paths: Sequence[str], patterns: Sequence[str], base: Path) -> Counter[str]:
+    """Return the number of files in searched directories whose names match no pattern, by suffix (``""``: none).
+
+    Raises:
+        DataError: a path matches no file.
+    """
+    others: list[Path] = []
+    included = {os.path.realpath(file) for written in paths for file in _expand(written, patterns, base, others)}
+    real = {os.path.realpath(file): file for file in others}
+    return Counter(_suffix(file) for name, file in real.items() if name not in included)
+
+
+def caution_ignored(data: DataSpec, paths: Sequence[str], patterns: Sequence[str], base: Path) -> Iterator[str]:
+    """Yield a sentence if directories have files that the default patterns do not match; chosen patterns are intended."""
+    if patterns != type(data).model_fields["patterns"].get_default():
+        return
+    ignored = _ignored(paths, patterns, base)
+    if not ignored:
+        return
+    count, name = sum(ignored.values()), getattr(data, "name", "")
+    suffixes = [f"{number:,} {suffix or 'without a suffix'}" for suffix, number in ignored.most_common(_LISTED)]
+    more = [f"{len(ignored) - _LISTED:,} other suffixes"] if len(ignored) > _LISTED else []
+    records = sorted({".jsonl", ".ndjson"} & {suffix.partition(".gz")[0] for suffix in ignored})
+    remedy = "Set data.patterns to the names that are to be read"
+    if records:
+        remedy += f"; for the texts in {' and '.join(records)}, set data.name to jsonl"
+    yield (
+        f"data.path: {count:,} {'file is' if count == 1 else 'files are'} ignored, whose names data {name!r} does not read: "
+        f"{', '.join([*suffixes, *more])}. {remedy}"
+    )
+
+
+def _suffix(file: Path) -> str:
+    """Return the suffix, with the one before it for a compressed file: ``.csv.gz``."""
+    name = os.fsencode(file.name).decode(errors="replace")
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
+    return "".join(suffixes if suffixes[-1:] and suffixes[-1] in COMPRESSED else suffixes[-1:])
+
+
+def _expand(written: str, patterns: Sequence[str], base: Path, others: list[Path] | None = None) -> list[Path]:
+    """Return the files that a path matches; add those in its directories that match no pattern to `others`."""
     relative = expand_home(written, "data.path")
     if (
         relative.name == "**"
@@ -71,7 +115,7 @@ def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = _walk(path, patterns)
+        files = _walk(path, patterns, others)
         if not files:
             raise DataError(
                 f"{path}: no file in this directory is named {' or '.join(patterns)}",
@@ -97,7 +141,7 @@ def _expand(written: str, patterns: Sequence[str], base: Path) -> list[Path]:
     files = []
     for match in matches:
         if _is_named(match, root, pattern):
-            files += _walk(match, patterns) if match.is_dir() else [match] if match.is_file() else []
+            files += _walk(match, patterns, others) if match.is_dir() else [match] if match.is_file() else []
     if not files:
         raise DataError(f"{path}: no file matches this glob", hint=f"Relative globs count from {base.resolve()}.")
     return files
@@ -116,7 +160,7 @@ def _is_named(match: Path, root: Path, pattern: Path) -> bool:
     return True
 
 
-def _walk(directory: Path, patterns: Sequence[str]) -> list[Path]:
+def _walk(directory: Path, patterns: Sequence[str], others: list[Path] | None = None) -> list[Path]:
     def unreadable(error: OSError) -> None:
         raise DataError(f"{error.filename}: {error.strerror}")
 
@@ -131,10 +175,12 @@ def _walk(directory: Path, patterns: Sequence[str]) -> list[Path]:
         entered.add(real)
         directories[:] = sorted(name for name in directories if not (name.startswith(".") or is_output(Path(here, name))))
         for name in names:
-            if not name.startswith(".") and any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in wanted):
-                file = Path(here, name)
-                if file.is_file():
-                    files.append(file)
+            matches = any(fnmatch.fnmatchcase(name.lower(), pattern) for pattern in wanted)
+            if name.startswith(".") or not (matches or others is not None):
+                continue
+            file = Path(here, name)
+            if file.is_file():
+                (files if matches or others is None else others).append(file)
     return sorted(files, key=lambda file: file.parts)
 
 

@@ -13,7 +13,16 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from gptkit.components.data._files import COMPRESSED, Paths, Patterns, find_files, fingerprint_files, open_file, shown
+from gptkit.components.data._files import (
+    COMPRESSED,
+    Paths,
+    Patterns,
+    caution_ignored,
+    find_files,
+    fingerprint_files,
+    open_file,
+    shown,
+)
 from gptkit.core.errors import DataError
 from gptkit.core.spec import fail
 from gptkit.kinds.data import DataSpec, Document
@@ -69,6 +78,9 @@ class JsonLinesDataSpec(DataSpec):
         if self.prompt_field == self.field:
             fail("prompt and text are the same field; name two", ("prompt_field",), self.prompt_field)
         return self
+
+    def cautions(self, base: Path) -> Iterator[str]:
+        return caution_ignored(self, self.path, self.patterns, base)
 
     def documents(self, base: Path) -> Iterator[Document]:
         for path in find_files(self.path, self.patterns, base):

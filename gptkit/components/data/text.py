@@ -14,6 +14,7 @@ from gptkit.components.data._files import (
     COMPRESSED,
     Paths,
     Patterns,
+    caution_ignored,
     chunks,
     find_files,
     fingerprint_files,
@@ -55,6 +56,9 @@ class TextDataSpec(DataSpec):
         min_length=1,
         description="Text between two documents of one file, such as <|endoftext|>; line ends next to it are removed.",
     )
+
+    def cautions(self, base: Path) -> Iterator[str]:
+        return caution_ignored(self, self.path, self.patterns, base)
 
     def documents(self, base: Path) -> Iterator[Document]:
         for path in find_files(self.path, self.patterns, base):
