@@ -317,7 +317,8 @@ def _messages() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("default", category=DeprecationWarning, module=r"gptkit(\.|$)")
         warnings.showwarning = show
-        logger.addHandler(handler)
+        if not any(isinstance(each, _Lines) for each in logger.handlers):  # a command of a group is within the group's
+            logger.addHandler(handler)
         try:
             yield
         finally:

@@ -39,6 +39,15 @@ def test_corpus_with_a_likely_separator_is_warned_of(call: Call, project: Path) 
     assert "ordinary characters" not in message
 
 
+def test_command_of_a_group_prints_a_warning_once(call: Call, project: Path) -> None:
+    corpus = project / "texts"
+    corpus.mkdir()
+    for name in ("a.txt", "b.txt", "c.csv"):
+        (corpus / name).write_text("the cat sat on a mat\n" * 50)
+    message = call("data", "prepare", "mini.yaml", "--workers", "1", "-q", "--set", "data.path=texts").stderr
+    assert message.count("1 file is ignored, whose names data 'text' does not read: 1 .csv") == 1
+
+
 @pytest.mark.parametrize(
     ("override", "field"),
     [
