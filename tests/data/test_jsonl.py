@@ -148,3 +148,10 @@ def test_command_for_an_array_can_be_copied_into_a_shell(tmp_path: Path, compres
     words = shlex.split((caught.value.hint or "").removeprefix("Convert it: "))
     read = ["gzip", "-dc", str(path), "|", "jq", "-c", ".[]"] if compressed else ["jq", "-c", ".[]", str(path)]
     assert words == [*read, ">", str(tmp_path / "lines-my data.json")]
+
+
+def test_number_with_too_many_digits_is_a_bad_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "some text", "x": ' + "9" * 5000 + "}\n")
+    data = JsonLinesDataSpec(path=("a.jsonl",))
+    with pytest.raises(DataError, match=r"a.jsonl:1: a whole number of more than 4,300 digits cannot be read"):
+        list(data.documents(tmp_path))

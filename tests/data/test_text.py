@@ -373,3 +373,11 @@ def test_ignored_files_of_a_directory_are_noted_once(tmp_path: Path, caplog: pyt
     for path, patterns in ((("data",), ("*.txt",)), (("data/*.txt",), None), (("data/a.txt", "data/sub/b.md"), None)):
         plan_split(TextDataSpec(path=path, **({} if patterns is None else {"patterns": patterns})), tmp_path)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+def test_compressed_file_without_a_byte_is_reported(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "a.txt").write_text("text of another file\n" * 9)
+    (tmp_path / f"b.txt{suffix}").touch()
+    with pytest.raises(DataError, match=f"b.txt{suffix}: the .* file stops before its end"):
+        plan_split(TextDataSpec(path=(".",)), tmp_path)

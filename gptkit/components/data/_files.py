@@ -198,6 +198,8 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     """
     program = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}.get(path.suffix.lower(), "")
     try:
+        if program and not path.stat().st_size:  # not an archive of an empty file, although gzip reads it as one
+            raise EOFError
         with _opened(path, program) as file:
             yield file
     except OSError as error:

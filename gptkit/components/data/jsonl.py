@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -201,6 +202,8 @@ def _object(line: bytes) -> dict[str, Any]:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise ValueError("not JSON that can be read: it nests too deeply") from None
+    except ValueError:  # of Python's limit on conversions of texts to integers
+        raise ValueError(f"a whole number of more than {sys.get_int_max_str_digits():,} digits cannot be read") from None
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
     return value
