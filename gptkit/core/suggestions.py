@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Sequence
 
 __all__ = ["closest", "did_you_mean"]
@@ -24,7 +25,14 @@ def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> 
         near = _nearest(name, known, 6, 0.3) or known[:6]
         counted = f"{label} {len(known)}" if label.endswith(" are") else f"{len(known)} {label}"
         listed = f"{counted}, among them {', '.join(near)}"
-    return f"did you mean {close!r}? ({listed})" if close else listed
+    return f"did you mean {close!r}?{_look_alikes(name, close)} ({listed})" if close else listed
+
+
+def _look_alikes(name: str, close: str) -> str:
+    """Name the characters outside of ASCII of an unknown name: they may look like those of the name that is meant."""
+    others = [character for character in dict.fromkeys(name) if ord(character) > 127 and character not in close]
+    named = [f"U+{ord(each):04X} {unicodedata.name(each, 'without a name')}" for each in others[:3]]
+    return f" It is written with {' and '.join(named)}." if named else ""
 
 
 def _nearest(name: str, known: Sequence[str], n: int, cutoff: float) -> list[str]:

@@ -11,6 +11,7 @@ from gptkit.core.component import Component
 from gptkit.core.registry import Registry
 from gptkit.core.spec import describe
 from gptkit.core.suggestions import closest, did_you_mean
+from gptkit.core.yaml import plain_scalar
 from gptkit.files.tracing import Trace
 
 __all__ = ["expected", "is_misspelled_name", "message"]
@@ -63,6 +64,8 @@ def message(error: ErrorDetails, result: Trace, registry: Registry) -> str:
         return f"item {first} cannot be set, since the spec has no such list; set the whole list {str(result.path[-1])!r}"
     if wanted == "a list" and isinstance(error["input"], (str, int, float)) and not isinstance(error["input"], bool):
         return f"expected {wanted}, got {got}; write it in brackets: [{error['input']}]"
+    if wanted in ("a number", "a whole number") and _is_quoted(error["input"], whole=wanted == "a whole number"):
+        return f"expected {wanted}, got {got}; remove the quotes"
     if wanted is not None:
         return f"expected {wanted}, got {got}"
     if kind in _BOUNDS:
@@ -86,6 +89,12 @@ def message(error: ErrorDetails, result: Trace, registry: Registry) -> str:
     text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     # gptkit's messages already start in lower case; only pydantic's are converted.
     return text[:1].lower() + text[1:] if text.startswith(("Input ", "Value ", "Unable ")) else text
+
+
+def _is_quoted(value: Any, *, whole: bool) -> bool:
+    """Return whether a text would be a number without its quotes."""
+    number = plain_scalar(value) if isinstance(value, str) else None
+    return isinstance(number, int if whole else (int, float)) and not isinstance(number, bool)
 
 
 def is_misspelled_name(result: Trace) -> bool:

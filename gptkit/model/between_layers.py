@@ -105,7 +105,7 @@ def _layers(model: ModelSpec) -> Iterator[tuple[int, int, LayerSpec]]:
     The other layers read what one of these reads.
     """
     entries = model.layers or ()
-    numbers = [number for number, entry in enumerate(entries) for _ in range(entry.repeat)] or [0]
+    numbers = [number for number, entry in enumerate(entries) for _ in range(min(entry.repeat, model.n_layers))] or [0]
     run = 0
     for index, layer in enumerate(model.layer_specs()[: max(2, 2 * len(numbers))]):
         number = numbers[index % len(numbers)]

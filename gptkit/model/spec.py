@@ -52,7 +52,7 @@ _DEFAULTS = {
 class LayerSpec(Spec):
     """One entry of the layer pattern: the components of `repeat` consecutive layers. What it omits is that of the model."""
 
-    repeat: int = Field(1, ge=1, description="Number of consecutive layers that this entry describes.")
+    repeat: int = Field(1, ge=1, le=10_000, description="Number of consecutive layers that this entry describes.")
     position: PositionSpec = component(_DEFAULTS["position"], description="Relative position of these layers.")
     attention: AttentionSpec = component(_DEFAULTS["attention"], description="Attention of these layers.")
     norm: NormSpec = component(_DEFAULTS["norm"], description="Norms of these layers.")
@@ -140,8 +140,9 @@ class ModelSpec(Spec):
 
     def layer_specs(self) -> list[LayerSpec]:
         """Return the components of each of the n_layers layers: the pattern, repeated and truncated."""
-        pattern = [entry for entry in self.layers or (self._uniform(),) for _ in range(entry.repeat)]
-        return [pattern[index % len(pattern)] for index in range(self.n_layers)]
+        entries, n = self.layers or (self._uniform(),), self.n_layers
+        pattern = [entry for entry in entries for _ in range(min(entry.repeat, n))]
+        return [pattern[index % len(pattern)] for index in range(n)]
 
     def components(self) -> Iterator[Component]:
         """Yield every component in use, including nested ones."""

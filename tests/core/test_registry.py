@@ -446,3 +446,9 @@ def test_closest_of_many_names_are_listed() -> None:
     message = did_you_mean("qwen3", names, label="there are")
     assert message.startswith("did you mean 'qwen3-0.6b'? (there are 51, among them qwen3-0.6b")
     assert len(message) < 150
+
+
+def test_characters_that_look_like_others_are_named() -> None:
+    message = did_you_mean("m\u043edel", ["model", "name"], "keys")
+    assert message == "did you mean 'model'? It is written with U+043E CYRILLIC SMALL LETTER O. (keys: model, name)"
+    assert did_you_mean("mdel", ["model"], "keys") == "did you mean 'model'? (keys: model)"

@@ -63,6 +63,8 @@ nam: x
     ("fields", "message"),
     [
         ("steps: x", "steps: expected a whole number, got the text 'x'"),
+        ("steps: '10'", "steps: expected a whole number, got the text '10'; remove the quotes"),
+        ("steps: '1.5'", "steps: expected a whole number, got the text '1.5'"),
         ("steps: 1.5", "steps: expected a whole number, got the number 1.5"),
         ("steps: [1]", "steps: expected a whole number, got a list"),
         ("steps: ", "steps: expected a whole number, got nothing"),

@@ -133,3 +133,10 @@ def test_backend_that_cannot_compute_its_layer_is_located() -> None:
     (of_model,) = problems(layers=[{}, capped], attention_backend="sdpa")
     assert of_model.startswith("attention_backend: attention backend 'sdpa' cannot compute a softcap")
     assert spec(layers=[{}, {**capped, "attention_backend": "auto"}], attention_backend="sdpa")
+
+
+def test_number_of_repetitions_is_bounded() -> None:
+    message = "layers.0.repeat: must be at most 10000, got 99999999999"
+    assert message in problems(n_layers=2, layers=[{"repeat": 99_999_999_999}])
+    made = spec(n_layers=2, layers=[{"repeat": 10_000, "norm": "layer"}] * 200)
+    assert [layer.norm.name for layer in made.layer_specs()] == ["layer", "layer"]
