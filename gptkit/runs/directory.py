@@ -26,22 +26,22 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from packaging.utils import canonicalize_name
 
 import gptkit
 from gptkit.checkpoint.store import CheckpointStore
 from gptkit.core.atomic import reading, write_text
 from gptkit.core.commands import command
-from gptkit.core.errors import CheckpointError, FileError, RequirementError, SpecError, UnknownComponentError
+from gptkit.core.errors import CheckpointError, FileError, SpecError
 from gptkit.core.lock import Lock
 from gptkit.core.outputs import RUN_HEAD
 from gptkit.core.paths import real
-from gptkit.core.registry import DISABLE, Plugin, Registry, default_registry
+from gptkit.core.registry import Registry, default_registry
 from gptkit.core.suggestions import did_you_mean
 from gptkit.data.prepared import token_files
 from gptkit.files import dump_yaml, read, validate
 from gptkit.runs.placing import Placement
 from gptkit.runs.spec import ExperimentSpec
+from gptkit.runs.versions import naming_versions, require_components
 
 __all__ = ["RunDirectory", "suggestion"]
 
@@ -238,36 +238,16 @@ class RunDirectory:
             return validate(read(self.spec), ExperimentSpec, registry)
         except SpecError:
             self.require_components(registry)
-            raise
+            with naming_versions(self.read_provenance(), registry):
+                raise
 
     def require_components(self, registry: Registry | None = None) -> None:
         """Raise an error if a component of the run is missing.
 
         Raises:
-            RequirementError: names the distribution that is missing, broken or disabled.
+            RequirementError: names the distribution that is missing, broken, disabled, or lacks the component.
         """
-        registry = registry or default_registry()
-        missing: dict[str, list[str]] = {}
-        for component, origin in self.read_provenance().get("components", {}).items():
-            kind, _, name = component.partition(" ")
-            try:
-                registry.entry(kind, name)
-            except UnknownComponentError:
-                missing.setdefault(origin, []).append(component)
-        if not missing:
-            return
-        for plugin in registry.plugins():
-            origin = next((each for each in missing if _same_distribution(each, plugin)), None)
-            if origin is not None and plugin.status != "active":
-                needs = f"{self.path} needs {', '.join(missing[origin])} from {plugin.provenance}, which is"
-                if plugin.status == "disabled":
-                    raise RequirementError(f"{needs} disabled", hint=f"Remove it from {DISABLE}.")
-                hint = "Fix it, or install a version that works: gptkit plugins --verbose shows the error."
-                raise RequirementError(f"{needs} installed but broken: {plugin.error}", hint=hint)
-        listed = "; ".join(f"{', '.join(names)} from {origin}" for origin, names in missing.items())
-        install = " ".join(f"'{origin}'" for origin in missing)
-        hint = f"Install it as before: pip install {install} from an index, or pip install DIRECTORY from its directory."
-        raise RequirementError(f"{self.path} requires {listed}, not installed", hint=hint)
+        require_components(self.path, self.read_provenance(), registry)
 
     def write_provenance(self, spec: ExperimentSpec, registry: Registry | None = None, **more: Any) -> None:
         """Write the provenance: the distribution of each component, versions, and `more`."""
@@ -324,11 +304,6 @@ class RunDirectory:
 
 def _through_link(top: Path, file: Path) -> bool:
     return any(parent.is_symlink() for parent in file.parents if top in parent.parents)
-
-
-def _same_distribution(origin: str, plugin: Plugin) -> bool:
-    """Return whether an origin in provenance (``gptkit-max==1.0``) is a plugin's distribution in any version."""
-    return canonicalize_name(origin.partition("==")[0]) == canonicalize_name(plugin.distribution)
 
 
 def suggestion(path: Path) -> str:

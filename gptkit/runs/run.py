@@ -31,6 +31,7 @@ from gptkit.runs.sampling import chain_of, options_of
 from gptkit.runs.saving import save_opened
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.tokenizers import load_tokenizer
+from gptkit.runs.versions import naming_versions
 from gptkit.runs.views import Views
 from gptkit.text.chat import Messages
 from gptkit.training.precision import pick_device
@@ -342,5 +343,6 @@ def load(
     state = read_state(checkpoint, verify={MODEL}, quantized=True)
     tokenizer = load_tokenizer(spec, run_directory)
     model = new_model(spec, tokenizer.vocab_size, fill=False)
-    load_model(model, run_directory, checkpoint, state, pick_device(device), chosen, registry)
+    with naming_versions(run_directory.read_provenance(), registry):
+        load_model(model, run_directory, checkpoint, state, pick_device(device), chosen, registry)
     return Run(run_directory.path, spec, model, tokenizer, state["step"], run_directory.read_provenance())

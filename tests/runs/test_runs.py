@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -378,6 +379,35 @@ def test_run_with_a_missing_plugin_is_reported_with_the_command(directory: Path)
         gptkit.load(directory)
     assert "norm strange from gptkit-strange==1.4" in caught.value.message
     assert "pip install 'gptkit-strange==1.4'" in str(caught.value)
+
+
+def test_run_whose_plugin_has_another_version_names_both(directory: Path) -> None:
+    provenance = directory / "provenance.json"
+    result = json.loads(provenance.read_text())
+    installed = result["components"]["norm rms"]
+    result["components"]["norm rms"] = "gptkit==0.0.1"
+    provenance.write_text(json.dumps(result))
+    spec = directory / "spec.yaml"
+    text = spec.read_text()
+    spec.write_text(text.replace("training:", "training:\n  fancy: 3", 1))
+    named = (
+        f"The run was written with gptkit==0.0.1, and installed is {installed}. Install it as before: pip install 'gptkit=="
+    )
+    with pytest.raises(SpecError, match="unknown key 'fancy'") as caught:
+        gptkit.load(directory)
+    assert (caught.value.hint or "").startswith(named)
+
+    wider = re.sub(r"d_model: \d+", "d_model: 64", text, count=1)
+    spec.write_text(wider)
+    with pytest.raises((SpecError, CheckpointError)) as failed:
+        gptkit.load(directory)
+    assert named in (failed.value.hint or "")
+
+    result["components"]["norm strange"] = "gptkit==0.0.1"
+    provenance.write_text(json.dumps(result))
+    spec.write_text(text.replace("name: rms", "name: strange"))
+    with pytest.raises(RequirementError, match=re.escape(f"requires norm strange, which {installed} no longer has")):
+        gptkit.load(directory)
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "checkpoints", "spec.yaml"])
