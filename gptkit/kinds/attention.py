@@ -35,6 +35,8 @@ class AttentionSpec(Component):
         accepts: the hooks of a position that it applies, of `rotate`, `rotated_width`, `bias`, `content_bias`, `value_bias`.
         depends_on_position: a property, bool: with `position: none`, the output still depends on the tokens' positions.
         kv_source_field: name of the field by which it has a `kv_source`, for messages; None without one.
+        sets_output_width: its output has `context.d_output` features where that is set.
+        takes_addition: its module adds a tensor to its projection of the input (`gptkit.nn.addition.TakesAddition`).
     """
 
     kind: ClassVar[str] = "attention"
@@ -42,6 +44,8 @@ class AttentionSpec(Component):
     builds_module: ClassVar[bool] = True
     accepts: ClassVar[frozenset[str]] = frozenset()
     kv_source_field: ClassVar[str | None] = None
+    sets_output_width: ClassVar[bool] = False
+    takes_addition: ClassVar[bool] = False
 
     @property
     def depends_on_position(self) -> bool:

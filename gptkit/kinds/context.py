@@ -68,6 +68,7 @@ class BuildContext:
         parameter: the parameter that is being initialized; None at any other time.
         shared: modules that several layers share; use `share`.
         registry: the registry of the model's components; None for the installed ones.
+        d_output: width of an attention's output; None for d_model. Only for an attention that declares `sets_output_width`.
     """
 
     d_model: int
@@ -80,6 +81,7 @@ class BuildContext:
     parameter: ParameterInfo | None = None
     shared: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
     registry: Registry | None = field(default=None, repr=False, compare=False)
+    d_output: int | None = None
 
     def replace(self, **changes: Any) -> BuildContext:
         """Return a copy with some attributes changed; `shared` remains the same mapping."""

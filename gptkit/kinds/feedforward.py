@@ -21,11 +21,15 @@ class FeedForwardSpec(Component):
 
     The output at a position depends on the input at that position only (and on token ids through the forward context, for
     components that declare it). A feed-forward may contain feed-forwards (experts).
+
+    Declared capabilities:
+        takes_addition: its module adds a tensor to its projection of the input (`gptkit.nn.addition.TakesAddition`).
     """
 
     kind: ClassVar[str] = "feedforward"
     runtime: ClassVar[str] = "gptkit.nn.feedforward:FeedForward"
     builds_module: ClassVar[bool] = True
+    takes_addition: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, context: BuildContext) -> FeedForward:

@@ -29,6 +29,7 @@ from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.hidden import HiddenVectors
 from gptkit.nn.cache.state import Stateful
 from gptkit.nn.cache.store import States
+from gptkit.nn.embedding import publish_embedding
 from gptkit.nn.exchange import check_declarations
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED
@@ -125,18 +126,17 @@ class GPT(nn.Module):
             layer.block.build(context.replace(layer=layer.parts(index))) for index, layer in enumerate(spec.layer_specs())
         )
         self.final_norm = nn.Identity() if spec.final_norm is None else spec.final_norm.build(context, dim=spec.d_model)
-        head_context = context.replace(layer=spec.head_parts())
-        self.head = spec.head.build(head_context, embedding=self.embedding)
+        self.head = spec.head.build(context.replace(layer=spec.head_parts()), embedding=self.embedding)
         self._head_mixes_tokens = self.head.mixes_tokens
         self.shared = own_shared(self, context.shared)
         for name, module in self.named_modules():
             if isinstance(module, AdaptedLinear):
                 module.placed(name)
+        publish_embedding(self.embedding, self)
         check_declarations(self)
         self._carries = any(getattr(module, "carries", ()) for module in self.modules())
         self._by_length = [layer.position for layer in spec.layer_specs() if layer.position.depends_on_length]
-        layers = (*self.blocks.modules(), *self.shared.modules())
-        decoding = (*self.embedding.modules(), *layers, *self.head.decoding_modules())
+        decoding = (*self.embedding.modules(), *self.blocks.modules(), *self.shared.modules(), *self.head.decoding_modules())
         self.stateful = [module for module in decoding if isinstance(module, Stateful)]
         for index, module in enumerate(self.stateful):
             module.state_index = index

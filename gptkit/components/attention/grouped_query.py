@@ -29,6 +29,8 @@ class HeadedSpec(AttentionSpec):
 
     accepts: ClassVar[frozenset[str]] = frozenset({"rotate", "rotated_width", "bias", "content_bias", "value_bias"})
     kv_source_field: ClassVar[str | None] = "reuse_kv"
+    sets_output_width: ClassVar[bool] = True
+    takes_addition: ClassVar[bool] = True
     only_with: ClassVar[Mapping[str, str]] = {
         "qk_norm_width": "qk_norm",
         "qk_norm_order": "qk_norm",

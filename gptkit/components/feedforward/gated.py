@@ -42,6 +42,7 @@ class GatedSpec(FeedForwardSpec):
 
     formula: ClassVar[str] = r"y = W_{\text{down}} \left(f(W_{\text{gate}} x) \odot W_{\text{up}} x\right)"
 
+    takes_addition: ClassVar[bool] = True
     name: Literal["gated"] = "gated"
     activation: ActivationSpec = component("silu", description="Activation of the gate.")
     expansion: float | None = Field(

@@ -36,6 +36,7 @@ class MLPSpec(FeedForwardSpec):
 
     formula: ClassVar[str] = r"y = W_{\text{down}} f(W_{\text{up}} x + b_{\text{up}}) + b_{\text{down}}"
 
+    takes_addition: ClassVar[bool] = True
     name: Literal["mlp"] = "mlp"
     activation: ActivationSpec = component("gelu", description="Activation between the two projections.")
     expansion: float | None = Field(

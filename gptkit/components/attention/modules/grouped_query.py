@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
+from gptkit.nn.addition import TakesAddition
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.state import LayerState
@@ -33,7 +34,7 @@ _PROJECTIONS = {"query heads": "query", "key heads": "key", "value heads": "valu
 """Names of projections, by those of their heads."""
 
 
-class GroupedQueryAttention(SoftmaxAttention):
+class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
     """Runtime of `grouped-query` and `multi-head`. One packed projection computes queries, keys, values (and gates).
 
     It is `qkv`; `qk` where values are the projected keys, and `query` in a layer that attends to the keys and values of an
@@ -98,7 +99,7 @@ class GroupedQueryAttention(SoftmaxAttention):
         self.gate_function: Callable[[Tensor], Tensor] = F.softplus if spec.head_gate == "softplus" else torch.sigmoid
         d_values = n_heads * self.d_value
         self.output_norm = None if spec.output_norm is None else spec.output_norm.build(context, dim=d_values)
-        self.output = context.linear(d_values, context.d_model, bias=spec.output_bias)
+        self.output = context.linear(d_values, context.d_output or context.d_model, bias=spec.output_bias)
 
     @property
     def widths(self) -> list[int]:
@@ -125,6 +126,9 @@ class GroupedQueryAttention(SoftmaxAttention):
             # A position's terms of each head, and what mixes heads, require all heads.
             return {}
         if self.norms_full or self.output_norm is not None or self.d_value != self.d_head:
+            return {}
+        if self.has_addition:
+            # The addition has all heads.
             return {}
         if self.source_key is not None or self.provided_key is not None:
             # Layers that share keys and values would have to be divided alike.
@@ -162,9 +166,15 @@ class GroupedQueryAttention(SoftmaxAttention):
     def state_bytes_per_token(self, dtype: torch.dtype) -> float:
         return 0.0 if self.source_key is not None else super().state_bytes_per_token(dtype)
 
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+    @property
+    def addition_widths(self) -> tuple[int, ...]:
+        return tuple(self.widths)
+
+    def forward(self, x_BTE: Tensor, forward: Forward, added_BTX: Tensor | None = None) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
         packed_BTX = getattr(self, self.packed)(x_BTE)
+        if added_BTX is not None:
+            packed_BTX = packed_BTX + added_BTX
         if self.d_value != self.d_head:
             widths = packed_BTX.split_with_sizes(self.widths, dim=-1)
             parts = [torch.unflatten(part, -1, (n, -1)) for part, n in zip(widths, self.split, strict=True)]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
+from gptkit.nn.addition import TakesAddition
 from gptkit.nn.feedforward import FeedForward
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Gated", "StackedGated"]
 
 
-class Gated(FeedForward):
+class Gated(FeedForward, TakesAddition):
     """Packed gate and up-projection, their product, down-projection."""
 
     def __init__(self, spec: GatedSpec, context: BuildContext) -> None:
@@ -48,12 +49,17 @@ class Gated(FeedForward):
 
     def divisions(self) -> Mapping[str, Division]:
         # The cut-off depends on all features of the gate, and the norm on all features of the product.
-        return _divisions(self.down.in_features) if self.cutoff is None and self.hidden_norm is None else {}
+        # An addition has all features.
+        whole = self.cutoff is not None or self.hidden_norm is not None or self.has_addition
+        return {} if whole else _divisions(self.down.in_features)
 
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        product_BTF = _product(
-            self.gate_up(x_BTE), self.activation, self.clamp, self.up_offset, self.gate_scale, self.cutoff
-        )
+    @property
+    def addition_widths(self) -> tuple[int, ...]:
+        return (2 * self.down.in_features,)
+
+    def forward(self, x_BTE: Tensor, forward: Forward, added_BTX: Tensor | None = None) -> Tensor:
+        gate_up_BTX = self.gate_up(x_BTE) if added_BTX is None else self.gate_up(x_BTE) + added_BTX
+        product_BTF = _product(gate_up_BTX, self.activation, self.clamp, self.up_offset, self.gate_scale, self.cutoff)
         if self.hidden_norm is not None:
             product_BTF = self.hidden_norm(product_BTF)
         y_BTE: Tensor = self.down(dropout(product_BTF, self.dropout, self.training))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
+from gptkit.nn.addition import TakesAddition
 from gptkit.nn.feedforward import FeedForward
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["MLP", "StackedMLP"]
 
 
-class MLP(FeedForward):
+class MLP(FeedForward, TakesAddition):
     """Up-projection, activation, down-projection."""
 
     def __init__(self, spec: MLPSpec, context: BuildContext) -> None:
@@ -40,10 +41,15 @@ class MLP(FeedForward):
         return {"down.weight": "output"}
 
     def divisions(self) -> Mapping[str, Division]:
-        return _divisions(self.down.in_features)
+        return {} if self.has_addition else _divisions(self.down.in_features)
 
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        y_BTE: Tensor = self.down(dropout(self.activation(self.up(x_BTE)), self.dropout, self.training))
+    @property
+    def addition_widths(self) -> tuple[int, ...]:
+        return (self.down.in_features,)
+
+    def forward(self, x_BTE: Tensor, forward: Forward, added_BTX: Tensor | None = None) -> Tensor:
+        up_BTX = self.up(x_BTE) if added_BTX is None else self.up(x_BTE) + added_BTX
+        y_BTE: Tensor = self.down(dropout(self.activation(up_BTX), self.dropout, self.training))
         return y_BTE
 
 

@@ -1,0 +1,20 @@
+"""Additions to the projection of a module's input: what several uses of one module compute differently."""
+
+from __future__ import annotations
+
+__all__ = ["TakesAddition"]
+
+
+class TakesAddition:
+    """A module whose `forward` accepts a tensor, (B, T, X), that it adds to its projection of the input.
+
+    Attributes:
+        has_addition: every call has an addition; it has all features, so the module is not divided (tensor parallelism).
+    """
+
+    has_addition: bool = False
+
+    @property
+    def addition_widths(self) -> tuple[int, ...]:
+        """Features of each part of the projection, in order; X is their sum."""
+        raise NotImplementedError(f"{type(self).__name__} does not define addition_widths")
