@@ -16,6 +16,7 @@ from tests.support.tiny_models import MODELS
 transformers = pytest.importorskip("transformers")
 
 KEYS: dict[str, dict[str, Any]] = {
+    "zamba2": {"use_shared_mlp_adapter": True, "mamba_headdim": 24, "kv_channels": 8, "hybrid_layer_ids": [1, 3, 4, 5]},
     "bloom": {
         "attention_softmax_in_fp32": True,
         "bias_dropout_fusion": True,
@@ -140,6 +141,7 @@ KEYS: dict[str, dict[str, Any]] = {
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "axk2": {"layer_types": ["full_attention"] * 3},
+    "zamba2": {"use_shared_mlp_adapter": False},
     "beam": {"rope_parameters": {"full_attention": None}},
     "cohere2": {"position_embedding_type": "alibi"},
     "deepseek_v2": {"scoring_func": "sigmoid"},

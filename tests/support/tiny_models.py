@@ -283,6 +283,23 @@ GRIFFIN = {
     "logits_soft_cap": 3.0,
 }
 
+ZAMBA2 = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 6,
+    "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid", "hybrid", "hybrid"],
+    "num_attention_heads": 6,
+    "n_mamba_heads": 4,
+    "mamba_d_state": 6,
+    "mamba_ngroups": 2,
+    "num_mem_blocks": 2,
+    "adapter_rank": 5,
+    "use_shared_attention_adapter": True,
+    "use_mem_rope": True,
+    "max_position_embeddings": 64,
+    "pad_token_id": None,
+}
 JETMOE = {
     "vocab_size": VOCAB,
     "hidden_size": 48,
@@ -674,6 +691,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "bitnet": ("BitNet", LLAMA),
     "jetmoe": ("JetMoe", JETMOE),
     "axk2": ("AXK2", {**LLAMA, **LATENT, **INDEXED, "gated_norm_rank": 5, "rms_norm_eps": 1e-4}),
+    "zamba2": ("Zamba2", ZAMBA2),
     "beam": ("Beam", BEAM),
     "modernbert_decoder": ("ModernBertDecoder", MODERNBERT),
     "diffllama": ("DiffLlama", {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 4}),
@@ -713,6 +731,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
             "hidden_act": "gelu",
             "rope_parameters": {"full_attention": {**YARN, **ROPE}, "sliding_attention": None},
+        },
+    ),
+    "zamba2-plain": (
+        "Zamba2",
+        {
+            **ZAMBA2,
+            "num_mem_blocks": 1,
+            "use_shared_attention_adapter": False,
+            "use_mem_rope": False,
+            "num_key_value_heads": 2,
+            "add_bias_linear": True,
+            "mamba_ngroups": 1,
+            "time_step_min": 0.3,
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-3,
         },
     ),
     "jetmoe-untied": (
