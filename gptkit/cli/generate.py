@@ -242,11 +242,12 @@ def _alternative(text: Alternative) -> dict[str, Any]:
 
 def _require_room(run: Run, prompts: list[list[int]], count: int, max_tokens: int, hint: str) -> None:
     """Raise an error if the key/value cache of all texts at full length does not fit in memory."""
+    from gptkit.model.cache_size import cache_bytes_per_token
     from gptkit.model.plan import refuse_unless_fits
 
     limit, dtype = run.model.context_length, run.model.dtype
     tokens = count * sum(min(limit, len(ids) + max_tokens) for ids in prompts)
-    needed = tokens * sum(module.state_bytes_per_token(dtype) for module in run.model.stateful)
+    needed = tokens * cache_bytes_per_token(run.model, dtype)
     what = f"the key/value cache of {console.plural(count * len(prompts), 'text')} with {tokens:,} tokens in total"
     refuse_unless_fits(int(needed), what, run.model.device, hint=hint)
 

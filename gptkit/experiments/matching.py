@@ -13,6 +13,7 @@ from gptkit.experiments.request import Match, changes_text
 from gptkit.experiments.variants import Draft
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.feedforward import FeedForwardSpec
+from gptkit.model.cache_size import cache_bytes_per_token
 from gptkit.model.gpt import GPT
 from gptkit.model.plan import flops_per_token
 from gptkit.model.spec import ModelSpec
@@ -76,7 +77,7 @@ def sizes(spec: ModelSpec, vocab_size: int) -> Sizes:
     return Sizes(
         count(model),
         flops_per_token(model, spec.context_length),
-        sum(module.state_bytes_per_token(model.dtype) for module in model.stateful),
+        cache_bytes_per_token(model, model.dtype),
     )
 
 
@@ -90,7 +91,7 @@ def measure_of(quantity: Match, vocab_size: Callable[[Draft], int]) -> Measure:
             return count(model)
         if quantity == "flops":
             return flops_per_token(model, spec.context_length)
-        return sum(module.state_bytes_per_token(model.dtype) for module in model.stateful)
+        return cache_bytes_per_token(model, model.dtype)
 
     return measure
 

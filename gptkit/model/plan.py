@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gptkit.core.errors import CapacityError
 from gptkit.kinds.optimizer import OptimizerSpec
+from gptkit.model.cache_size import cache_bytes_per_token, whole_cache
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from gptkit.model.tree import count
@@ -106,8 +107,8 @@ def plan(
         flops_per_token=flops,
         training_flops_per_token=3 * flops,
         weight_bytes=weight_bytes,
-        cache_bytes_per_token=sum(module.state_bytes_per_token(dtype) for module in model.stateful),
-        cache_bytes=model.new_cache(1).bytes,
+        cache_bytes_per_token=cache_bytes_per_token(model, dtype),
+        cache_bytes=whole_cache(model).bytes,
         activation_bytes=kept_bytes(work, recompute),
         training_bytes=weight_bytes + state + peak_bytes(work, recompute, accumulates=accumulates),
     )

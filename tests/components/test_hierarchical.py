@@ -10,6 +10,7 @@ from torch import Tensor
 
 import gptkit
 from gptkit.core.errors import SpecError
+from gptkit.model.plan import plan
 from gptkit.nn.forward import Forward
 from tests.support.learning import N_TOKENS, alternating, assert_learns
 
@@ -113,6 +114,15 @@ def test_number_of_cycles_with_gradients() -> None:
         make(gradient_cycles=[1], start="learned")
     with pytest.raises(SpecError, match="from 1 to low_cycles, 3"):
         make(gradient_cycles=[4])
+
+
+def test_planned_cache_has_the_states_of_all_calls() -> None:
+    model = make(blocks=2, high_cycles=2, low_cycles=3).float()
+    cache = model.new_cache(1)
+    model(random_ids(rows=1), cache=cache)
+    sizes = plan(model.spec, V)
+    assert sizes.cache_bytes == cache.bytes == 32 * sizes.cache_bytes_per_token
+    assert sizes.cache_bytes_per_token == 2 * 2 * (3 + 1) * 2 * E * 4
 
 
 @pytest.mark.slow

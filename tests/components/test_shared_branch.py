@@ -14,6 +14,7 @@ from gptkit.components.precision.int8 import Int8Spec
 from gptkit.core.errors import SpecError
 from gptkit.kinds.written import NotWrittenError, WritingContext
 from gptkit.model.packing import apply_precision
+from gptkit.model.plan import plan
 from gptkit.nn.forward import Forward
 from tests.support.learning import N_TOKENS, alternating, assert_learns
 from tests.support.recomputation import assert_recomputes
@@ -111,6 +112,15 @@ def test_a_further_layer_has_its_own_adapters_and_map_only() -> None:
     plain = [sum(each.numel() for each in make([{}] * count).parameters()) for count in (1, 2)]
     adapters = 3 * 3 * (2 * E + H * D) + 5 * (E + 2 * HIDDEN)
     assert counts[1] - counts[0] == plain[1] - plain[0] + adapters + E * E
+
+
+def test_planned_cache_has_the_states_of_every_layer() -> None:
+    model = make().float()
+    sizes = plan(model.spec, V)
+    assert sizes.cache_bytes_per_token == 3 * 2 * H * D * 4  # keys and values of three layers
+    cache = model.new_cache(1)
+    model(random_ids(rows=1), cache=cache)
+    assert sizes.cache_bytes == cache.bytes
 
 
 def test_initial_branch_is_that_without_adapters() -> None:
