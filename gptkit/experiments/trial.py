@@ -129,17 +129,24 @@ def _train(directory: Path, variant: str, seed: int, name: str) -> Trial | None:
 
 
 class _Requests:
-    """Lines of the standard input. Its end while a trial runs requests a stop, as Ctrl-C does."""
+    """Lines of the standard input. Its end while a trial runs, or before it begins, requests a stop, as Ctrl-C does."""
 
     def __init__(self) -> None:
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._running = False
-        threading.Thread(target=self._read, daemon=True).start()
+        self._running = self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def next(self) -> bytes | None:
-        """Return the next line; None at the end of the input."""
+        """Return the next line; None at the end of the input.
+
+        Raises:
+            KeyboardInterrupt: the input ended after this line; its trial does not begin.
+        """
         line = self._lines.get()
         self._running = line is not None
+        if self._running and self._ended:  # read after `_running` is set, as `_read` sets and reads them
+            raise KeyboardInterrupt
         return line
 
     def done(self) -> None:
@@ -154,6 +161,7 @@ class _Requests:
             for line in lines:
                 self._lines.put(line)
         self._lines.put(None)
+        self._ended = True
         if self._running:
             os.kill(os.getpid(), signal.SIGINT)
 
