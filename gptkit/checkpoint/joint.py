@@ -223,5 +223,6 @@ def _not_written(path: Path, why: object, code: int | None, *, common: bool = Fa
         remedy = "Its file system is read-only: mount it for writing, or choose another directory"
     else:
         remedy = "Check the disk and the permissions of the directory, or choose another one"
-    hint = f"{remedy}, then resume the run; earlier checkpoints are intact."
+    earlier = any(each.is_dir() for each in path.parent.glob("step-*"))  # none in an import, for example
+    hint = f"{remedy}, then {'resume the run; earlier checkpoints are intact' if earlier else 'repeat the command'}."
     return CheckpointError(f"{path}: the checkpoint cannot be written: {why}", hint=hint, common=common)

@@ -218,6 +218,15 @@ def test_the_library_of_tensors_reports_a_full_disk_in_its_text(tmp_path: Path) 
     assert error.hint.startswith("Free disk space")
 
 
+def test_only_a_run_with_checkpoints_is_to_be_resumed(tmp_path: Path) -> None:
+    error = OSError(errno.ENOSPC, "No space left on device")
+    assert str(not_written(tmp_path / "step-00000000", error).hint).endswith(
+        "choose another directory, then repeat the command."
+    )
+    (tmp_path / "step-00000002").mkdir()
+    assert "then resume the run; earlier checkpoints are intact" in str(not_written(tmp_path / "step-00000004", error).hint)
+
+
 def test_failed_save_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters())
