@@ -16,10 +16,15 @@ from gptkit.core.errors import GptkitError
 from gptkit.ejection.lines import typed, wrapped
 from gptkit.kinds.written import Name, NotWrittenError, Section, Setting, Written, walk
 
-__all__ = ["IDS", "Constant", "Groups", "key", "number"]
+__all__ = ["EMBEDDED", "IDS", "OWNED", "Constant", "Groups", "key", "number"]
 
 IDS = 'cache.shared["ids"]'
 """The ids of a call's tokens, (B, T), as templates read them."""
+EMBEDDED = 'cache.shared["embedded"]'
+"""What the embedding returned for them, (B, T, E)."""
+
+OWNED = "self.shared["
+"""The beginning of the expression of a module that layers share, in the constructor of the model."""
 
 _PLACEHOLDER = re.compile(r"\$([A-Za-z][A-Za-z0-9_]*)")
 _OMITTED = re.compile(r", [a-z_]+=None(?=[,)])")
@@ -79,6 +84,12 @@ class Groups:
 
     def constructor(self, written: Written) -> str:
         """Return the expression that constructs a component; empty if there is nothing to construct."""
+        if written.owned_as:
+            return f'{OWNED}"{written.owned_as}"]'
+        return self.owned_constructor(written)
+
+    def owned_constructor(self, written: Written) -> str:
+        """Return the same of a module that layers share, for the model, which owns it."""
         if id(written) not in self._constructors:
             self._constructors[id(written)] = self._constructor(written)
         return self._constructors[id(written)]
@@ -153,7 +164,9 @@ class Groups:
 
     def _varied_slots(self, group: _Group) -> list[str]:
         slots = [self._slots(use) for use in group.uses]
-        return [name for name in slots[0] if f"${name}" in group.text and len({use[name] for use in slots}) > 1]
+        used = {name: {use[name] for use in slots} for name in slots[0] if f"${name}" in group.text}
+        # A module of the model is an argument in any case.
+        return [name for name, texts in used.items() if len(texts) > 1 or any(OWNED in text for text in texts)]
 
     def _constant(self, group: _Group, name: str) -> str:
         """Return the expression of a setting that is equal in all uses: the name of a constant, or a short literal."""
@@ -256,7 +269,13 @@ class Groups:
 def _refuse_several(group: _Group, varied: list[str]) -> None:
     """Refuse a part that is an argument, one module, where the class has several of it, each with weights of its own."""
     for name in varied:
+        owned = any(part.owned_as for use in group.uses for part in walk(use.parts[name]))
         places = re.findall(rf"\${name}\b( for )?", group.text)
+        if (len(places) > 1 or any(places)) and owned:
+            raise NotWrittenError(
+                f"{group.name} cannot be written out: it has several modules {name!r}, a part of which layers share",
+                hint=f"Choose another {name}.",
+            )
         if len(places) > 1 or any(places):
             raise NotWrittenError(
                 f"{group.name} cannot be written out: it has several modules {name!r}, which differ from layer to layer",
@@ -306,6 +325,8 @@ def _literal(value: Any) -> str:
 
 
 def _type_of(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "tuple[int, ...]"
     if not isinstance(value, Name):
         return type(value).__name__
     try:
@@ -319,5 +340,7 @@ def _upper(name: str) -> str:
 
 
 def _slot_type(group: _Group, name: str) -> str:
+    if any(use.parts[name].owned_as for use in group.uses):
+        return "nn.Module"  # an item of a dictionary of modules
     classes = group.classes.get(name, [])
     return classes[0].name if len(classes) == 1 and classes[0].text else "nn.Module"

@@ -27,6 +27,7 @@ _LETTERS = {
     "U": "U unrotated ones",
     "X": "X experts",
     "V": "V token ids",
+    "Y": "Y features of a branch's input",
 }
 _ORDER: tuple[Section, ...] = ("linear", "embedding", "attention", "position", "feedforward", "norm", "block", "model")
 """Order of the constants, by the section that uses them."""
@@ -65,6 +66,7 @@ def shapes(body: str) -> str:
     letters = dict(_LETTERS)
     if "N_EXPERTS" not in body:
         letters |= {"X": "X features of all heads", "N": "N features of a state"}
+        letters["X"] += ", or of a projection" if "added_BTX" in body else ""
     if "STREAMS" in body:
         letters["N"] = "N streams" + (", or tokens of all rows" if "N_EXPERTS" in body else "")
     if "n_blocks" in body:

@@ -64,8 +64,8 @@ class GPT(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding = $embedding
-        #if shared
-        self.shared = nn.ModuleDict({"$shared_name": $shared})
+        #if modules
+        self.shared = nn.ModuleDict({$modules})
         #end
         $blocks
         #if references
@@ -92,6 +92,9 @@ class GPT(nn.Module):
         #end
         positions_T = cache.length + torch.arange(n_tokens, device=ids_BT.device)
         x_BTE = $embed
+        #if embedded
+        cache.shared["embedded"] = x_BTE
+        #end
         #if passes
         passed: dict[str, Tensor] = {}  # what a layer leaves for the next ones
         #end

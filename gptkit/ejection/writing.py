@@ -14,7 +14,7 @@ from gptkit.core.resolution import in_context
 from gptkit.core.walk import components
 from gptkit.ejection.bundling import bundle
 from gptkit.ejection.different_layers import construct_blocks
-from gptkit.ejection.groups import IDS, Groups
+from gptkit.ejection.groups import EMBEDDED, IDS, Groups
 from gptkit.ejection.heading import printable, settings_source, shapes
 from gptkit.ejection.joining import joined, separate
 from gptkit.ejection.lines import typed, wrapped
@@ -79,6 +79,11 @@ class Parts:
     def shared(self) -> dict[str, Written]:
         """The module that layers share, by its name in the model; empty if they share none."""
         return shared_modules(self.blocks)
+
+    @property
+    def owned(self) -> dict[str, Written]:
+        """The modules that layers share and call themselves, by their names in the model."""
+        return {part.owned_as: part for block in self.blocks for part in walk(block) if part.owned_as}
 
     @property
     def exchanges(self) -> bool:
@@ -209,6 +214,13 @@ def written_parts(spec: ModelSpec, vocab_size: int, *, together: bool = False) -
     """
     layers = [layer.parts(index) for index, layer in enumerate(spec.layer_specs())]
     build = spec.context(vocab_size)
+    attending = [
+        each
+        for layer, parts in zip(spec.layer_specs(), layers, strict=True)
+        if _attends(layer.block)
+        for each in _attending(parts, build)
+    ]
+    within = [part for layer in spec.layer_specs() for _, part in components(layer.block) if isinstance(part, AttentionSpec)]
     context = WritingContext(
         d_model=build.d_model,
         context_length=build.context_length,
@@ -216,13 +228,9 @@ def written_parts(spec: ModelSpec, vocab_size: int, *, together: bool = False) -
         vocab_size=build.vocab_size,
         position=build.position,
         width=build.d_model,
-        layers=[
-            each
-            for layer, parts in zip(spec.layer_specs(), layers, strict=True)
-            if _attends(layer.block)
-            for each in _attending(parts, build)
-        ],
+        layers=attending,
         blocks=[layer.block for layer in spec.layer_specs()],
+        attentions=[*(parts.attention for parts in attending), *within],
         bundle=bundle,
     )
     blocks = [
@@ -235,7 +243,7 @@ def written_parts(spec: ModelSpec, vocab_size: int, *, together: bool = False) -
     linears = [written(linear, context) for linear in chosen if linear is not None]
     embedding = written(spec.embedding, context)
     referenced = referenced_modules(spec, vocab_size) if context.shared else []
-    if referenced and shared_modules(blocks):
+    if referenced and (shared_modules(blocks) or context.owned):
         raise NotWrittenError(
             "modules that layers share cannot be written out beside those that are copied from the source of a component",
             hint="Choose components of one of the two sorts.",
@@ -283,7 +291,9 @@ def _model(parts: Parts, groups: Groups) -> str:
     final_norm = "" if parts.final_norm is None else groups.constructor(parts.final_norm)
     final_norm = "" if final_norm == "nn.Identity()" else final_norm
     logits = parts.head.call("logits", x="self.final_norm(x_BTE)" if final_norm else "x_BTE")
-    name, module = next(iter(parts.shared.items()), ("", None))
+    name = next(iter(parts.shared), "")
+    modules = [f'"{each}": {groups.constructor(module)}' for each, module in parts.shared.items()]
+    modules += [f'"{each}": {groups.owned_constructor(module)}' for each, module in parts.owned.items()]
     logits = logits.replace(TABLE, parts.embedding.calls.get("table", TABLE))
     embedding, embed = _embedding(parts, groups)
     text = fill(
@@ -295,7 +305,9 @@ def _model(parts: Parts, groups: Groups) -> str:
         head=groups.constructor(parts.head),
         sources=sources_text(parts.sources),
         shared_name=name,
-        shared="" if module is None else groups.constructor(module),
+        shared=bool(parts.shared),
+        modules=", ".join(modules),
+        embedded=parts.use(EMBEDDED),
         embed=embed,
         logits=logits,
         context=parts.exchanges,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -83,6 +83,7 @@ class Written:
         shared: modules of the model that several layers share, by their names in `model.shared`. Each is called once, before
             the blocks, with the ids and the embedded tokens, and returns the input of every layer, (B, T, L, …), which the
             layer finds as ``cache["layer_input"]``, (B, T, …).
+        owned_as: the name in `model.shared` of a module that layers share and call themselves; see `WritingContext.own`.
         unused: prefixes of parameters of the built module that the written one does not have, since only training uses them.
         copied: whether the text is a copy of the component's own source, not a template.
     """
@@ -97,6 +98,7 @@ class Written:
     variant: str = ""
     fields: Collection[str] = ()
     shared: Mapping[str, Written] = field(default_factory=dict)
+    owned_as: str = ""
     unused: Collection[str] = ()
     copied: bool = False
 
@@ -117,13 +119,20 @@ class WritingContext(BuildContext):
     Attributes:
         layers: the parts of all layers with attention, so that a component can be written in one form for all of them.
         blocks: the blocks of all layers, for the same.
+        attentions: all attentions of the model, those within blocks too, whose masks one function makes.
         width: d_model of the model, which experts of a mixture may not have.
+        adds: whether the caller of an attention or a feed-forward passes an addition to its projection of the input, a
+            tensor (B, T, X). A template that has it has the call "addition widths", the features of its parts as a tuple.
+        owned: modules of the model that layers share, by what these have in common; use `own`.
         bundle: returns a component without a template as a copy of its own module, for the arguments of `written`.
     """
 
     layers: Sequence[LayerParts] = ()
     blocks: Sequence[Component] = ()
+    attentions: Sequence[Component] = ()
     width: int = 0
+    adds: bool = False
+    owned: dict[Hashable, Written] = field(default_factory=dict, repr=False, compare=False)
     bundle: Callable[[Component, WritingContext, Mapping[str, Any]], Written] | None = field(
         default=None, repr=False, compare=False
     )
@@ -131,6 +140,20 @@ class WritingContext(BuildContext):
     def replace(self, **changes: Any) -> WritingContext:
         """Return a copy with some attributes changed."""
         return dataclasses.replace(self, **changes)
+
+    def own(self, key: tuple[Hashable, ...], make: Callable[[], Written]) -> Written:
+        """Return the module of the model that the layers with this key share, written on first request.
+
+        As a part of a block it is an argument of the constructor, which the block stores without registering it.
+
+        Args:
+            key: that of `BuildContext.share`; begins with the component's name.
+        """
+        if key not in self.owned:
+            count = sum(other[0] == key[0] for other in self.owned if isinstance(other, tuple))
+            name = f"{key[0]}-{count + 1}" if count else str(key[0])
+            self.owned[key] = dataclasses.replace(make(), owned_as=name)
+        return self.owned[key]
 
 
 def written(spec: Component, context: WritingContext, **where: Any) -> Written:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,12 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import gptkit
+from gptkit.components.attention.multi_head import MultiHeadSpec
+from gptkit.components.block.shared_branch import SharedBranchSpec
 from gptkit.components.precision.int8 import Int8Spec
 from gptkit.core.errors import SpecError
-from gptkit.kinds.written import NotWrittenError, WritingContext
+from gptkit.kinds.written import NotWrittenError, WritingContext, Written
 from gptkit.model.packing import apply_precision
 from gptkit.model.plan import plan
 from gptkit.nn.forward import Forward
+from tests.support.ejected import is_written, source_of
 from tests.support.learning import N_TOKENS, alternating, assert_learns
 from tests.support.recomputation import assert_recomputes
 from tests.support.recomputation import model as small_model
@@ -187,12 +190,32 @@ def test_errors_are_located(changes: dict[str, Any], message: str) -> None:
     assert message in str(error.value)
 
 
-def test_written_form_is_refused_with_the_layer() -> None:
-    spec = make().spec
-    layer = spec.layer_specs()[1]
-    context = spec.context(V, layer.parts(1))
-    with pytest.raises(NotWrittenError, match="block 'shared-branch' of layer 1"):
-        layer.block.written(WritingContext(**vars(context)))
+def test_written_model_has_each_branch_once() -> None:
+    source = source_of(make())
+    assert 'self.shared = nn.ModuleDict({"shared-branch": Branch(), "shared-branch-2": Branch()})' in source
+    assert source.count("Branch()") == 2
+    assert 'SharedBranchBlock(branch=self.shared["shared-branch-2"])' in source
+    assert "self.attention_adapter = Adapter(d_input=2 * D_MODEL, rank=3, widths=(32, 32, 32))" in source
+
+
+@pytest.mark.parametrize("block", ["per-layer-embedding", "altup"])
+def test_branches_within_other_blocks_are_written(block: str) -> None:
+    outer = {"name": block, "d_embedding": 4, "block": BRANCH}
+    assert is_written(make([{"block": outer}, {"block": outer}]).spec)
+
+
+def test_adapters_of_attentions_without_a_template_are_refused() -> None:
+    class OwnSpec(MultiHeadSpec):
+        """A copy, which adds nothing to its projection."""
+
+        name: Literal["own"] = "own"  # type: ignore[assignment]
+
+        def written(self, context: WritingContext) -> Written:
+            return super().written(context.replace(adds=False))
+
+    block = SharedBranchSpec(attention=OwnSpec(n_heads=2), attention_rank=2)
+    with pytest.raises(NotWrittenError, match="attention Attention cannot be written out with an adapter"):
+        source_of(make([{"block": block}]))
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ def test_refusals_name_the_component_and_the_option() -> None:
         "attention": {**GROUPED, "reuse_kv": True},
         "recurrence": {"name": "lightning", "n_heads": 2},
     }
+    shared = SPECS["shared-branches"]["layers"][0]["block"]
     embedded = {"name": "per-layer-embedding", "projection": True}
     for changes, message in (
         ({"attention": hybrid}, "layers 0 and 1 cannot be written out: they have one cache"),
@@ -60,6 +61,7 @@ def test_refusals_name_the_component_and_the_option() -> None:
             {"linear": {"name": "low-rank", "projections": ["*.qkv"]}},
             r"'low-rank' cannot be written out with adapters of some",
         ),
+        ({"block": {"name": "hierarchical", "block": shared}}, "several modules 'block', a part of which layers share"),
         ({"layers": [{}, {"block": embedded}]}, "of layer 1 projects its own input"),
         ({"block": {"name": "altup", "streams": 2, "block": embedded}}, "of layer 0 projects its own input"),
     ):

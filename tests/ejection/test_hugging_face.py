@@ -96,7 +96,7 @@ OWN: dict[str, dict[str, Any]] = {
         },
     },
 }
-REFUSED = {"longrope", "dynamic", "adapters", "compressed"}
+REFUSED = {"longrope", "dynamic", "adapters", "compressed", "shared-branches"}
 CHANGED = {
     name: {"norm": {"name": "layer", "scale": False}}
     for name in ("none-in-some-layers", "sparse-latent", "sparse-previous", "branches", "latent-experts")
@@ -153,6 +153,10 @@ def test_norm_over_all_heads_has_no_plan_of_tensor_parallelism(tmp_path: Path) -
     ("changes", "message"),
     [
         (SPECS["adapters"], "head 'linear' cannot be written for transformers with linear 'low-rank'"),
+        (
+            SPECS["shared-branches"],
+            "'shared-branch' cannot be written for transformers: its code has no modules that layers",
+        ),
         (SPECS["dynamic"], "rotary frequencies that depend on the length of the text"),
         (
             {"attention": {"name": "hybrid", "attention": "lightning", "recurrence": "mamba2"}, "position": "none"},

@@ -18,6 +18,14 @@ BOOK = {
     "block": {"name": "pre-norm", "dropout": 0.1},
 }
 RMS = {"name": "rms", "eps": 1e-6, "cast": "after"}
+BRANCH = {
+    "name": "shared-branch",
+    "attention": {**GROUPED, "scale": 0.4, "output_gate": True},
+    "feedforward": {"name": "gated", "d_hidden": 20},
+    "position": "t5-bias",
+    "attention_rank": 3,
+    "feedforward_rank": 5,
+}
 LAYERED = {"d_embedding": 6, "norm": RMS, "projection": True, "activation": "gelu-tanh"}
 SPECS: dict[str, dict[str, Any]] = {
     "book": BOOK,
@@ -557,6 +565,18 @@ SPECS: dict[str, dict[str, Any]] = {
             {},
             {"attention": {"attention_scale": 0.9, "recurrence": {"name": "gated-delta", "d_key": 6, "d_value": 8}}},
             {"attention": GROUPED},
+        ],
+    },
+    "shared-branches": {
+        "attention": {"name": "multi-head", **HEADS, "window": 6},
+        "position": "rotary",
+        "n_layers": 5,
+        "layers": [
+            {"block": BRANCH},
+            {},
+            {"block": {**BRANCH, "group": 1, "attention_rank": None, "feedforward": {"name": "mlp", "bias": True}}},
+            {"block": {**BRANCH, "attention_rank": 2, "feedforward_rank": 4, "dropout": 0.1}},
+            {"block": {**BRANCH, "attention_rank": None, "feedforward_rank": None, "embedding": False}},
         ],
     },
     "adapters": {

@@ -16,7 +16,7 @@ from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.feedforward import FeedForwardSpec
 from gptkit.kinds.position import PositionSpec
-from gptkit.kinds.written import NotWrittenError, WritingContext, Written
+from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
     from gptkit.nn.block import Block
@@ -130,8 +130,6 @@ class SharedBranchSpec(BlockSpec):
         return SharedBranch(self, context)
 
     def written(self, context: WritingContext) -> Written:
-        raise NotWrittenError(
-            f"block {self.name!r} of layer {context.parts.index} cannot be written out: its branch is a module that layers "
-            "share, with states for each of them",
-            hint="Choose another block for the layer, or use the run itself.",
-        )
+        from gptkit.components.block.written.shared_branch import shared_branch
+
+        return shared_branch(self, context)

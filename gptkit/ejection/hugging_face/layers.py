@@ -120,15 +120,21 @@ def layers_of(
     Raises:
         NotWrittenError: a layer cannot be written for transformers.
     """
-    attentions = [_attention(block) for block in blocks]
-    attending = [attention for attention in attentions if attention is not None]
     for part in (part for block in blocks for part in walk(block)):
+        if part.owned_as:
+            raise NotWrittenError(
+                f"{part.owned_as!r} cannot be written for transformers: its code has no modules that layers share, each "
+                "with entries of its own in the cache",
+                hint="Choose another block, write one file of PyTorch (gptkit eject), or use options that a family has.",
+            )
         if "recompute" in part.calls:
             raise NotWrittenError(
                 "rotary frequencies that depend on the length of the text cannot be written for transformers, whose cache "
                 "keeps keys that were rotated before",
                 hint="Choose another scaling, or export a model of a family that has this one.",
             )
+    attentions = [_attention(block) for block in blocks]
+    attending = [attention for attention in attentions if attention is not None]
     roots = [embedding, *blocks]
     entries = [tuple(entries_of(root)) for root in roots]
     stateful = any(entry.state for each in entries for entry in each)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gptkit.components.attention.written.grouped_query import headed
-from gptkit.components.attention.written.parts import append_to, position_parts
+from gptkit.components.attention.written.parts import append_to, input_width, position_parts
 from gptkit.kinds.position import HeadShape
 from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, linear, written
 
@@ -82,6 +82,8 @@ def _indexer(spec: BlockSparseSpec, context: WritingContext) -> Written:
     }
     if spec.local_blocks:
         settings["LOCAL_BLOCKS"] = Setting(spec.local_blocks, "last blocks that a query always attends to")
+    d_input, own = input_width(context)
+    settings |= own
     parts = {"append_to": append_to, "index_norm": written(spec.index_norm, context, dim=Name("$D_INDEX"))}
     calls = {"query": "", "key": ""}
     whole = spec.d_index == spec.head_shape().d_head
@@ -101,8 +103,8 @@ def _indexer(spec: BlockSparseSpec, context: WritingContext) -> Written:
         settings.pop("D_HEAD")
     text = fill(
         _INDEXER,
-        query=linear(context, "D_MODEL", "$INDEX_HEADS * $D_INDEX", bias=False),
-        key=linear(context, "D_MODEL", "$D_INDEX", bias=False),
+        query=linear(context, d_input, "$INDEX_HEADS * $D_INDEX", bias=False),
+        key=linear(context, d_input, "$D_INDEX", bias=False),
         rotated="rotate" in position.uses,
         rotated_whole="rotate" in position.uses and whole,
         local=bool(spec.local_blocks),

@@ -12,6 +12,7 @@ from gptkit.components.attention.written.parts import (
     attend,
     causal_mask,
     head_gate,
+    input_width,
     position_calls,
     position_parts,
     relative_position,
@@ -103,6 +104,8 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
             parts["k_norm"] = each_head(norm, key_heads)
     if spec.v_norm is not None:
         parts["v_norm"] = written(spec.v_norm, context, dim=Name("$D_HEAD" if spec.d_value is None else "$D_VALUE"))
+    d_input, own = input_width(context)
+    settings |= own
     n_packed = "3 * $N_HEADS" if not grouped else f"($N_HEADS + 2 * {key_heads})"
     if spec.output_gate:
         n_packed = f"2 * ($N_HEADS + {key_heads})" if grouped else "4 * $N_HEADS"
@@ -147,12 +150,17 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         "description": "Grouped-query attention: several query heads share a key/value head."
         if grouped
         else "Causal multi-head attention.",
-        **{name: linear(context, "D_MODEL", width, bias=spec.qkv_bias) for name, width in packed.items()},
+        **{name: linear(context, d_input, width, bias=spec.qkv_bias) for name, width in packed.items()},
         "key_heads": key_heads,
         "value_names": "q_BTX, k_BTX, v_BTX" + (", gate_BTX" if spec.output_gate else ""),
         "projection": linear(context, f"$N_HEADS * {d_value}", "D_MODEL", bias=spec.output_bias),
-        "head_gate": "" if spec.head_gate is None else linear(context, "D_MODEL", "$N_HEADS", bias=False),
+        "head_gate": "" if spec.head_gate is None else linear(context, d_input, "$N_HEADS", bias=False),
         "mask": mask_call,
+        "addition": ", added_BTX: Tensor" if context.adds else "",
+        **{
+            f"own_{name}": f"(self.{name}(x_BTE) + added_BTX)" if context.adds else f"self.{name}(x_BTE)"
+            for name in ("qk", "qkv")
+        },
     }
     # The branch of layers with the keys and values of an earlier one, and that of the others.
     template = START
@@ -173,7 +181,25 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
     variant = position.variant or position.name.title() if position is not None else "Plain"
     variant = f"reusing {variant}" if reused else variant
     fields = [*HEADED_FIELDS, *(["n_kv_heads"] if grouped else [])]
-    return Written("Attention", text, settings=settings, parts=parts, section="attention", variant=variant, fields=fields)
+    return Written(
+        "Attention",
+        text,
+        settings=settings,
+        parts=parts,
+        calls={"addition widths": str(_widths(spec))} if context.adds else {},
+        section="attention",
+        variant=variant,
+        fields=fields,
+    )
+
+
+def _widths(spec: HeadedSpec) -> tuple[int, ...]:
+    """Return the features of queries, keys, values and gates in the packed projection."""
+    heads = spec.head_shape()
+    d_value = spec.d_value or heads.d_head
+    widths = [heads.n_heads * heads.d_head, heads.n_kv_heads * heads.d_head]
+    widths += [] if spec.tie_kv else [heads.n_kv_heads * d_value]
+    return (*widths, *([heads.n_heads * d_value] if spec.output_gate else []))
 
 
 def _positioned(

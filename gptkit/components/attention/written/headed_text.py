@@ -80,7 +80,7 @@ class $class_name(nn.Module):
         self.sinks = nn.Parameter(torch.zeros($N_HEADS))  # a logit that takes a share of attention
         #end
 
-    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
+    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]$addition) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
         #if $REUSES_KV
 '''
@@ -120,7 +120,7 @@ REUSED_END = """
 
 OWN = """
         #if $TIES_KV
-        qk_BTHD = self.qk(x_BTE).unflatten(-1, (-1, $D_HEAD))
+        qk_BTHD = $own_qk.unflatten(-1, (-1, $D_HEAD))
         #if gate
         q_BTHD, k_BTHD, gate_BTHD = qk_BTHD.split(($N_HEADS, $key_heads, $N_HEADS), dim=2)
         #else
@@ -129,14 +129,14 @@ OWN = """
         v_BTHD = k_BTHD  # one projection for both
         #else
         #if d_value
-        $value_names = self.qkv(x_BTE).split(self.sizes, dim=-1)
+        $value_names = $own_qkv.split(self.sizes, dim=-1)
         q_BTHD, k_BTHD = (x.unflatten(-1, (-1, $D_HEAD)) for x in (q_BTX, k_BTX))
         v_BTHD = v_BTX.unflatten(-1, (-1, $D_VALUE))
         #if gate
         gate_BTHD = gate_BTX.unflatten(-1, (-1, $D_VALUE))
         #end
         #else
-        qkv_BTHD = self.qkv(x_BTE).unflatten(-1, (-1, $D_HEAD))
+        qkv_BTHD = $own_qkv.unflatten(-1, (-1, $D_HEAD))
         #if grouped_gate
         heads = ($N_HEADS, $N_KV_HEADS, $N_KV_HEADS, $N_HEADS)
         q_BTHD, k_BTHD, v_BTHD, gate_BTHD = qkv_BTHD.split(heads, dim=2)

@@ -13,6 +13,7 @@ __all__ = [
     "causal_mask",
     "common_position",
     "head_gate",
+    "input_width",
     "position_calls",
     "position_parts",
     "relative_position",
@@ -91,7 +92,7 @@ append_to = Written("append_to", fill(_APPEND), section="attention")
 
 def causal_mask(context: WritingContext, window: int | None, chunk: int | None) -> tuple[Written, str, dict[str, Setting]]:
     """Return the function of the mask, which is one for all layers, the call of it, and the settings in the call."""
-    attentions = [layer.attention for layer in context.layers]
+    attentions = context.attentions or [layer.attention for layer in context.layers]
     windows = {getattr(attention, "window", None) for attention in attentions}
     chunks = {getattr(attention, "chunk", None) for attention in attentions}
     any_window, any_chunk = windows != {None}, chunks != {None}
@@ -122,6 +123,13 @@ def causal_mask(context: WritingContext, window: int | None, chunk: int | None) 
         settings["CHUNK"] = Setting(chunk, "positions in a chunk of attention")
         call += ", chunk=$CHUNK"
     return Written("causal_mask", text, section="attention"), call + ")", settings
+
+
+def input_width(context: WritingContext) -> tuple[str, dict[str, Setting]]:
+    """Return the expression of the features of the attention's input, and the settings in it."""
+    if context.d_output is None:
+        return "D_MODEL", {}
+    return "$D_INPUT", {"D_INPUT": Setting(context.d_model, "features of a token in the input of the attention")}
 
 
 def any_indexer(spec: AttentionSpec, context: WritingContext) -> bool:

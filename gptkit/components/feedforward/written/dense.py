@@ -41,12 +41,15 @@ class $class_name(nn.Module):
     def forward(self, x_ME: Tensor, expert: int) -> Tensor:
         """Apply one expert to tokens, (M, E) to (M, E)."""
     #else
-    def forward(self, x_BTE: Tensor) -> Tensor:
+    def forward(self, x_BTE: Tensor$addition) -> Tensor:
         """Transform each token, (B, T, E) to (B, T, E)."""
     #end
 '''
 
 _MLP = """
+        #if adds
+        up_BTF = self.up(x_BTE) + added_BTX
+        #end
         hidden_BTF = $activated
         #if dropout
         hidden_BTF = F.dropout(hidden_BTF, $FEEDFORWARD_DROPOUT, self.training)
@@ -55,7 +58,7 @@ _MLP = """
 """
 
 _GATED = """
-        gate_BTF, up_BTF = self.gate_up(x_BTE).chunk(2, dim=-1)
+        gate_BTF, up_BTF = $projected.chunk(2, dim=-1)
         #if gate_scale
         gate_BTF = $gate_scale * gate_BTF
         #end
@@ -112,15 +115,19 @@ def gated_experts(spec: GatedSpec, context: WritingContext, n_experts: int) -> W
 
 def _mlp(spec: MLPSpec, context: WritingContext, n_experts: int) -> Written:
     activation = written(spec.activation, context)
-    body = fill(_MLP, dropout=bool(spec.dropout), activated=activation.call("apply", x="self.up(x_BTE)"))
+    adds = context.adds and not n_experts
+    activated = activation.call("apply", x="up_BTF" if adds else "self.up(x_BTE)")
+    body = fill(_MLP, dropout=bool(spec.dropout), activated=activated, adds=adds)
     formula = "y = W_down · f(W_up x)"
     return _class(spec, context, body, activation, "up", "$D_HIDDEN", formula, n_experts, *_FIELDS)
 
 
 def _gated(spec: GatedSpec, context: WritingContext, n_experts: int) -> Written:
     activation = written(spec.activation, context)
+    adds = context.adds and not n_experts
     body = fill(
         _GATED,
+        projected="(self.gate_up(x_BTE) + added_BTX)" if adds else "self.gate_up(x_BTE)",
         dropout=bool(spec.dropout),
         hidden_norm=spec.hidden_norm is not None,
         stored=bool(spec.dropout) or spec.hidden_norm is not None,
@@ -179,13 +186,17 @@ def _class(
         d_up=d_up,
         activation="activation" in parts and not activation.is_function,
         hidden_norm="hidden_norm" in parts,
+        addition=", added_BTX: Tensor" if context.adds else "",
     )
     text = start + body
     if n_experts:
         text = text.replace("$D_HIDDEN", "$D_EXPERT")
     name = "Experts" if n_experts else "FeedForward"
     variant = spec.name.title()
-    return Written(name, text, settings=settings, parts=parts, section="feedforward", variant=variant, fields=fields)
+    calls = {"addition widths": f"({(2 if kind else 1) * spec.hidden(context)},)"} if context.adds and not n_experts else {}
+    return Written(
+        name, text, settings=settings, parts=parts, calls=calls, section="feedforward", variant=variant, fields=fields
+    )
 
 
 def _stacked(name: str, d_out: str, bias: bool) -> str:
