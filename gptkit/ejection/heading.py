@@ -66,7 +66,7 @@ def shapes(body: str) -> str:
     letters = dict(_LETTERS)
     if "N_EXPERTS" not in body:
         letters |= {"X": "X features of all heads", "N": "N features of a state"}
-        letters["X"] += ", or of a projection" if "added_BTX" in body else ""
+        letters["X"] += ", or of a projection" if "added_BTX: Tensor" in body else ""
     if "STREAMS" in body:
         letters["N"] = "N streams" + (", or tokens of all rows" if "N_EXPERTS" in body else "")
     if "n_blocks" in body:
