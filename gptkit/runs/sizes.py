@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gptkit.model.gpt import GPT
-from gptkit.model.plan import Plan, plan, refuse_unless_fits
+from gptkit.model.plan import Plan, available_memory, plan, refuse_unless_fits
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.precision import pick_device, pick_precision
 
@@ -16,6 +16,15 @@ HEAP = 1.12
 
 LIBRARIES = 50_000_000
 """Memory of the code and the buffers of libraries that a training on a CPU uses first; fitted to the same presets."""
+
+_SMALL = 50
+"""A step is planned unless its lower bound is smaller than the memory by this factor; activations are 10 to 30 times it."""
+
+_MARGIN = 1.2
+"""Planned memory is divided by this before the comparison, so that no training that fits is refused."""
+
+_FEWEST_IDS = 256
+"""Vocabulary size of a plan made before the tokenizer is trained."""
 
 
 def training_plan(spec: ExperimentSpec, vocab_size: int, model: GPT | None = None) -> Plan:
@@ -48,9 +57,11 @@ def training_plan(spec: ExperimentSpec, vocab_size: int, model: GPT | None = Non
 
 
 def refuse_oversized_batch(spec: ExperimentSpec, n_processes: int = 1) -> None:
-    """Raise an error if the inputs of the blocks of one step do not fit in memory.
+    """Raise an error if a step does not fit in memory.
 
-    This is a lower bound: the batch's token ids, and for each part the input of every block at two bytes per element.
+    First a lower bound is compared: the batch's token ids, and for each part the input of every block at two bytes per
+    element. If it is not small, the step is planned, for which the model is built on the meta device; plans are within 10 %
+    of what trainings use.
 
     Args:
         spec: the spec.
@@ -65,4 +76,12 @@ def refuse_oversized_batch(spec: ExperimentSpec, n_processes: int = 1) -> None:
     ids = 2 * 8 * batch_size * window
     inputs = 2 * rows * window * model.d_model * model.n_layers
     what = f"training.batch_size: a step of {rows:,} data windows of {window:,} tokens at a time"
-    refuse_unless_fits(ids + inputs, what, pick_device(training.device))
+    device = pick_device(training.device)
+    refuse_unless_fits(ids + inputs, what, device)
+    if n_processes > 1 or ids + inputs < available_memory(device) // _SMALL:
+        return
+    try:
+        planned = training_plan(spec, spec.model.vocab_size or _FEWEST_IDS).training_bytes
+    except (RuntimeError, NotImplementedError):
+        return  # a component does not run on the meta device
+    refuse_unless_fits(int(planned / _MARGIN), what, device)

@@ -33,6 +33,23 @@ def test_batch_that_cannot_fit_is_rejected(call: Call, project: Path) -> None:
     assert not Path("run").exists()
 
 
+def test_batch_whose_activations_do_not_fit_is_rejected(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its token ids and the inputs of its blocks fit, so that only a plan of the step shows it."""
+
+    def memory(free: int) -> None:
+        for module in ("gptkit.model.plan", "gptkit.runs.sizes"):
+            monkeypatch.setattr(f"{module}.available_memory", lambda device: free)
+
+    command = ("train", "mini.yaml", "run", "-q", "--set", "training.batch_size=4096", "--set", "training.steps=1")
+    memory(60_000_000)
+    message = call(*command, code=2).stderr
+    assert "training.batch_size: a step of 4,096 data windows of 16 tokens at a time needs about" in message
+    assert "60 MB free" in message
+    assert not Path("run").exists()
+    memory(2_000_000_000)
+    call(*command)
+
+
 def test_empty_section_has_its_defaults(call: Call, project: Path) -> None:
     head = SPEC.partition("training:")[0]
     Path("empty.yaml").write_text(head + "training:\n  # steps: 5\nsampler: []\n")
