@@ -39,6 +39,7 @@ COUNTED = (
     "hrm-text-1b",
     "hy4-preview",
     "finetune-low-rank",
+    "zamba2-2.7b",
 )
 
 GROUPED = {"name": "grouped-query", "n_heads": 4, "d_head": 4}
@@ -279,6 +280,18 @@ NAMED = (
             "branch_norm": "rms",
         },
     },
+    {
+        "block": {
+            "name": "shared-branch",
+            "attention": {**GROUPED, "n_kv_heads": 2, "output_gate": True, "qk_norm": "rms"},
+            "attention_rank": 3,
+            "feedforward_rank": 5,
+        },
+        "layers": [{}, {"block": "pre-norm"}, {"block": {"group": 1, "embedding": False, "feedforward": "mlp"}}, {}],
+        "n_layers": 4,
+        "linear": "low-rank",
+    },
+    {"block": {"name": "shared-branch", "attention_rank": 2}, "n_layers": 2},
     {"attention": {"name": "rwkv4", "d_inner": 20}, "block": "channel-mixing", "position": "none", "linear": "low-rank"},
     {"embedding": {"d_embedding": 8}, "position": "learned", "attention": "single-head", "block": "parallel"},
     {"attention": {**QK_NORM, "v_norm": "rms"}, "layers": [{"attention": {"reuse_kv": True}}, {}], "n_layers": 5},

@@ -17,6 +17,12 @@ const Attentions = (() => {
     return false;
   }
 
+  /** Outputs of the parts of the packed projection: queries, keys, values, gates. */
+  function widths(c) {
+    const kv = c.n_kv_heads ?? c.n_heads, value = c.d_value ?? c.d_head;
+    return [c.n_heads * c.d_head, kv * c.d_head, ...(c.tie_kv ? [] : [kv * value]), ...(c.output_gate ? [c.n_heads * value] : [])];
+  }
+
   function headed(walk, name, c, layer) {
     const reuses = reusesKeys(c, layer, walk.sources), value = c.d_value ?? c.d_head, heads = c.qk_norm_width === "head" ? 1 : c.n_heads;
     const kv = reuses ? 0 : c.n_kv_heads ?? c.n_heads, values = c.tie_kv ? 0 : kv, gates = c.output_gate ? c.n_heads : 0;
@@ -25,9 +31,10 @@ const Attentions = (() => {
     walk.norm(name + ".q_norm", c.qk_norm, heads * c.d_head);
     if (!reuses) walk.norm(name + ".k_norm", c.qk_norm, (c.qk_norm_width === "head" ? 1 : kv) * c.d_head);
     if (!reuses) walk.norm(name + ".v_norm", c.v_norm, value);
+    const inputs = layer.d_input ?? walk.d_model;  // those of a branch may be wider
     const packed = (c.n_heads + kv) * c.d_head + (values + gates) * value;
-    walk.linear(`${name}.${reuses ? "query" : c.tie_kv ? "qk" : "qkv"}`, layer.linear, walk.d_model, packed, c.qkv_bias);
-    if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, walk.d_model, c.n_heads, false);
+    walk.linear(`${name}.${reuses ? "query" : c.tie_kv ? "qk" : "qkv"}`, layer.linear, inputs, packed, c.qkv_bias);
+    if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, inputs, c.n_heads, false);
     walk.norm(name + ".output_norm", c.output_norm ?? null, c.n_heads * value);
     walk.linear(name + ".output", layer.linear, c.n_heads * value, walk.d_model, c.output_bias);
   }
@@ -233,5 +240,5 @@ const Attentions = (() => {
     relative(walk, name, layer);
   }
 
-  return {ofLayer, form};
+  return {ofLayer, form, widths};
 })();

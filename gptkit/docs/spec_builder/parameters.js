@@ -91,12 +91,40 @@ const Parameters = (() => {
     }
   }
 
+  /** An attention, and the adapters of a branch of attention and feed-forward that layers with equal fields share. */
+  function withBranch(walk, name, layer, c) {
+    const inner = {...layer, attention: c.attention, position: c.position, feedforward: c.feedforward, d_input: (c.embedding ? 2 : 1) * walk.d_model};
+    const key = JSON.stringify([c.group, c.embedding, c.attention, c.position, c.feedforward, c.attention_rank !== null, c.feedforward_rank !== null, layer.norm, layer.linear]);
+    const shared = walk.share("shared-branch", key);
+    if (shared !== null) {
+      const {sources} = walk;
+      walk.sources = new Set();  // no layer reads the branch's keys
+      walk.norm(shared + ".attention_norm", layer.norm, inner.d_input);
+      Attentions.ofLayer(walk, shared + ".attention", inner);
+      walk.sources = sources;
+      walk.norm(shared + ".feedforward_norm", layer.norm, walk.d_model);
+      feedforward(walk, shared + ".feedforward", c.feedforward, inner);
+    }
+    if (c.attention_rank !== null) adapter(walk, name + ".attention_adapter", layer, c.attention_rank, inner.d_input, Attentions.widths(c.attention));
+    adapter(walk, name + ".feedforward_adapter", layer, c.feedforward_rank, walk.d_model, [(c.feedforward.name === "gated" ? 2 : 1) * c.feedforward.d_hidden]);
+    walk.linear(name + ".output", layer.linear, walk.d_model, walk.d_model, false);
+    walk.norm(name + ".attention_norm", layer.norm, walk.d_model);
+    return {attention: walk.measured(() => Attentions.ofLayer(walk, name + ".attention", layer)), feedforward: 0};
+  }
+
+  function adapter(walk, name, layer, rank, inputs, widths) {
+    if (rank === null) return;
+    walk.linear(name + ".down", layer.linear, inputs, rank * widths.length, false);
+    widths.forEach((width, index) => walk.linear(`${name}.up.${index}`, layer.linear, rank, width, false));
+  }
+
   /** Add the parameters of a block; return the numbers of its attentions and of its feed-forwards. */
   function block(walk, name, layer, spec, index) {
     own("block", spec);
     if (spec.output_scale) walk.add(name + ".output_scale", 1);
     if (spec.name === "hierarchical") return stacks(walk, name, layer, spec, index);
     if (spec.name === "shortcut-experts") return pair(walk, name, layer, spec);
+    if (spec.name === "shared-branch") return withBranch(walk, name, layer, spec);
     if (spec.name === "altup" || spec.name === "per-layer-embedding") {
       if (spec.name === "altup") streams(walk, name, layer, spec, index);
       else layerEmbedding(walk, name + ".embedding", layer, spec);

@@ -140,7 +140,10 @@ const Resolve = (() => {
     for (const [name, field] of Object.entries(entry.fields)) {
       const value = component[name];
       if (!field.kind || value === null || value === undefined) continue;
-      const within = name === "expert" && component.latent ? {...context, d_model: component.latent} : context;
+      let within = context;
+      if (name === "expert" && component.latent) within = {...context, d_model: component.latent};
+      // The branch reads the embedding beside the tokens.
+      if (component.name === "shared-branch" && name === "attention" && component.embedding) within = {...context, d_model: 2 * context.d_model};
       for (const inner of field.list ? value : [value]) resolve(field.kind, inner, within);
     }
     return component;
