@@ -67,6 +67,9 @@ def scaling(
         # Layers that are listed cannot be changed by a number.
         layers = {} if model.layers is not None else {"model.n_layers": model.n_layers}
         target = {"model.d_model": model.d_model, **layers}
+    for name in sorted(set(changes) & set(target)):
+        if changes[name] != target[name]:
+            raise GptkitError(f"--set {name} is replaced by that of the predicted size", hint="Remove it, or --predict.")
     own = size_label(target)
     ladder = {size_label(each): dict(each) for each in sizes} or default_sizes(base, {**changes, **target})
     if own in ladder:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 __all__ = ["TakesAddition"]
 
 
-class TakesAddition:
+class TakesAddition(ABC):
     """A module whose `forward` accepts a tensor, (B, T, X), that it adds to its projection of the input.
 
     Attributes:
@@ -15,6 +17,6 @@ class TakesAddition:
     has_addition: bool = False
 
     @property
+    @abstractmethod
     def addition_widths(self) -> tuple[int, ...]:
         """Features of each part of the projection, in order; X is their sum."""
-        raise NotImplementedError(f"{type(self).__name__} does not define addition_widths")

@@ -88,6 +88,7 @@ def test_layers_that_are_listed_are_unchanged(call: Call, project: Path, trained
         (("--by", "seconds"), "--by seconds: unknown measure"),
         (("--sizes", "8x1,16x1,32x1", "--predict", "32x1"), "the size 32x1 is predicted, so it cannot be in the ladder"),
         (("--sizes", "8x1,9x1,16x1", "--predict", "32x1"), "d_model"),
+        (("--predict", "32x1", "-s", "model.d_model=16"), "--set model.d_model is replaced by that of the predicted size"),
     ],
 )
 def test_errors_are_messages(call: Call, project: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -26,6 +26,16 @@ BRANCH = {
     "attention_rank": 3,
     "feedforward_rank": 5,
 }
+SPARSE_LATENT = {
+    "name": "sparse-latent",
+    "n_heads": 4,
+    "kv_rank": 12,
+    "q_rank": 10,
+    "d_nope": 6,
+    "d_rotary": 4,
+    "d_value": 5,
+}
+SPARSE_LATENT |= {"top_k": 6, "index_heads": 5, "d_index": 7}
 LAYERED = {"d_embedding": 6, "norm": RMS, "projection": True, "activation": "gelu-tanh"}
 SPECS: dict[str, dict[str, Any]] = {
     "book": BOOK,
@@ -214,16 +224,7 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "sparse-latent": {
         "attention": {
-            "name": "sparse-latent",
-            "n_heads": 4,
-            "kv_rank": 12,
-            "q_rank": 10,
-            "d_nope": 6,
-            "d_rotary": 4,
-            "d_value": 5,
-            "top_k": 6,
-            "index_heads": 5,
-            "d_index": 7,
+            **SPARSE_LATENT,
             "index_layout": "interleaved",
             "head_gate": True,
         },
@@ -302,16 +303,7 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "gated-norms": {
         "attention": {
-            "name": "sparse-latent",
-            "n_heads": 4,
-            "kv_rank": 12,
-            "q_rank": 10,
-            "d_nope": 6,
-            "d_rotary": 4,
-            "d_value": 5,
-            "top_k": 6,
-            "index_heads": 5,
-            "d_index": 7,
+            **SPARSE_LATENT,
             "query_latents": "both",
             "output_gate": True,
             "gate_input": "queries",

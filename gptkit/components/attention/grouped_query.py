@@ -10,6 +10,7 @@ from pydantic import Field
 
 from gptkit.core.component import optional_component
 from gptkit.core.errors import Problem
+from gptkit.core.walk import components
 from gptkit.kinds.attention import AttentionSpec, head_problems
 from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext, LayerParts
@@ -143,7 +144,11 @@ class HeadedSpec(AttentionSpec):
                 ("qk_norm_order",),
                 f"a norm of width {self.qk_norm_width} is applied before the rotation; set qk_norm_order: before",
             )
-        if self.qk_norm is not None and self.qk_norm_width == "each-head" and hasattr(self.qk_norm, "norm"):
+        if (
+            self.qk_norm is not None
+            and self.qk_norm_width == "each-head"
+            and any(path for path, _ in components(self.qk_norm))
+        ):
             yield Problem(
                 ("qk_norm_width",),
                 f"norm {self.qk_norm.name!r} contains another one and cannot be stacked over heads; set qk_norm_width: head",

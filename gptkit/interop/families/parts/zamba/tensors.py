@@ -1,4 +1,4 @@
-"""Tensors of Zamba and Zamba2: the branch of each group, adapters of each layer, and the layers' own parts."""
+"""Tensors of Zamba2: the branch of each group, adapters of each layer, and the layers' own parts."""
 
 from __future__ import annotations
 
