@@ -22,6 +22,7 @@ from gptkit.docs.figures.heat import Heat
 from gptkit.docs.figures.kinds import corpora, engines
 from gptkit.docs.figures.plot import Plot
 from gptkit.docs.figures.strips import Strips
+from gptkit.docs.figures.wiring import Wiring
 from gptkit.docs.pages import pages
 from gptkit.kinds.activation import ActivationSpec
 from gptkit.kinds.context import BuildContext
@@ -143,6 +144,16 @@ def test_engine_shares_its_steps() -> None:
     for step in range(max(int(run.end) for runs in given for run in runs)):
         assert sum(run.begin == step for runs in given for run in runs) <= engines.MAX_BATCH
     assert any(run.color == 0 for _, runs in strips.rows for run in runs), "no request waits"
+
+
+def test_modules_that_layers_share_are_boxes(builtin: Registry) -> None:
+    """The block does not register them, but their operations are not those of the block."""
+    drawn = figure(builtin.component("block", "shared-branch"), builtin)
+    assert drawn is not None
+    (wiring,) = drawn.panels
+    assert isinstance(wiring, Wiring)
+    names = [box.name for box in wiring.boxes]
+    assert names == ["x", "concatenate", "branch", "output", "+", "attention_norm", "attention", "+", "x"]
 
 
 def test_attention_to_chosen_blocks_shows_them(builtin: Registry) -> None:

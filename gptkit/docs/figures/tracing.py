@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from gptkit.model.tree import module_title
 
-__all__ = ["Step", "trace"]
+__all__ = ["Step", "parts_of", "trace"]
 
 _OPERATIONS = {
     **dict.fromkeys(("add", "__add__", "__radd__", "__iadd__", "add_"), "+"),
@@ -102,7 +102,7 @@ def trace(module: nn.Module, run: Callable[[nn.Module], Any], inputs: Sequence[T
     """
     recorder = _Recorder()
     handles = []
-    for name, child in _parts(module):
+    for name, child in parts_of(module):
 
         def before(child: nn.Module, args: Any) -> None:
             recorder.inside += 1
@@ -131,9 +131,10 @@ def trace(module: nn.Module, run: Callable[[nn.Module], Any], inputs: Sequence[T
     return recorder.steps
 
 
-def _parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the children, and those in lists of modules, by name."""
-    for name, child in module.named_children():
+def parts_of(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the children, those in lists of modules, and modules of the model that it shares with other layers, by name."""
+    shared = [(name, value) for name, value in vars(module).items() if isinstance(value, nn.Module)]
+    for name, child in (*module.named_children(), *shared):
         if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
             for inner, part in child.named_children():
                 yield f"{name}.{inner}", part

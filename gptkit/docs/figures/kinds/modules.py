@@ -16,7 +16,7 @@ from gptkit.core.registry import Registry
 from gptkit.docs.figures.figure import Figure
 from gptkit.docs.figures.repeats import Repeat, folded
 from gptkit.docs.figures.subjects import first
-from gptkit.docs.figures.tracing import Step, trace
+from gptkit.docs.figures.tracing import Step, parts_of, trace
 from gptkit.docs.figures.wiring import Box, Wiring
 from gptkit.model.gpt import GPT
 from gptkit.nn.block import Block
@@ -43,7 +43,8 @@ def draw(cls: type[Component], registry: Registry) -> Figure:
     _watch(module, lambda inputs, run: traced.append(trace(module, run, inputs)))(model)
     steps = traced[0]
     shown, repeats = _boxes(steps, subject.kind)
-    count = sum(parameter.numel() for parameter in module.parameters())
+    parts = [module, *(part for _, part in parts_of(module))]
+    count = sum(parameter.numel() for parameter in {each for part in parts for each in part.parameters()})
     caption = (
         f"Steps of one forward pass of {type(module).__name__}, recorded in a model with d_model "
         f"{model.spec.d_model}: {count:,} parameters. B rows, T tokens."
