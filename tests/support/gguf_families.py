@@ -9,7 +9,7 @@ import pytest
 from gptkit.interop.conversion import families, read_model
 from gptkit.kinds.family import FamilySpec
 
-__all__ = ["CONFIGS", "NAMES", "architecture_of", "family_of", "model_of", "tolerance_of", "wide_model_of"]
+__all__ = ["CONFIGS", "NAMES", "TRAINED", "architecture_of", "family_of", "model_of", "tolerance_of", "wide_model_of"]
 
 ROWS = 257
 LLAMA: dict[str, Any] = {
@@ -244,6 +244,17 @@ FAST = ("gemma3", "gpt-oss", "qwen35", "deepseek2")
 """Names of models that every test run checks; the slow tests check all."""
 NAMES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 """All names, as parameters of a test."""
+DEEP = ("exaone4-windows", "command-r-plus", "deepseek2-lite")
+"""Models that llama.cpp recognizes by their 26 or 64 layers."""
+TRAINED = [
+    "gemma3",
+    *(
+        pytest.param(name, marks=pytest.mark.nightly if name in DEEP else pytest.mark.slow)
+        for name in CONFIGS
+        if name != "gemma3"
+    ),
+]
+"""All names, for a test that trains each model: seconds, and a minute for deep ones."""
 
 
 def architecture_of(name: str) -> str:

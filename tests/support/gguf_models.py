@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,9 @@ def make_run(
     rows: int | None = None,
     scale: float = 1.0,
     dtype: torch.dtype = torch.float32,
+    train: Callable[[GPT], None] | None = None,
 ) -> Path:
-    """Write an untrained run in which all weights are random, including those of norms, in a dtype."""
+    """Write a run in which all weights are random, including those of norms, in a dtype; `train` may change them."""
     spec = validate_data({"name": "tiny", "tokenizer": tokenizer, "model": model}, ExperimentSpec)
     words = words or spec.tokenizer.fit(iter(()))
     built = GPT(spec.model, vocab_size=rows or words.vocab_size)
@@ -90,6 +92,8 @@ def make_run(
             parameter.copy_(
                 torch.randn(parameter.shape) * wide * scale + (1 if "norm" in name and name.endswith("weight") else 0)
             )
+    if train:
+        train(built)
     run = RunDirectory(directory)
     run.path.mkdir(parents=True)
     run.write_spec(spec)
