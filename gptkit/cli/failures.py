@@ -4,6 +4,7 @@
 
     2     an error that the user can correct: a `GptkitError`, an unusable file, or a wrong command line
     130   Ctrl-C
+    143   SIGTERM, outside of a training and a server, which end in order
     1     any other exception (a bug in gptkit or a plugin), or a closed pipe
 
 With GPTKIT_DEBUG=1 exceptions propagate with their tracebacks.
@@ -15,11 +16,13 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 import typer
@@ -29,9 +32,9 @@ from gptkit.cli.console import label, note, plural, warn
 from gptkit.core.errors import NO_ROOM, GptkitError, RegistryError, SpecError
 from gptkit.core.memory import is_exhaustion
 
-__all__ = ["Command", "Commands", "debugging", "follows", "report"]
+__all__ = ["Command", "Commands", "debugging", "end_on_sigterm", "follows", "report"]
 
-USER, CRASH, INTERRUPTED = 2, 1, 130
+USER, CRASH, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
 
 _VERBS = {
@@ -77,6 +80,18 @@ _OF_PYTHON = re.compile(r"(--(\w+)) \(\2=True\)")
 def debugging() -> bool:
     """Return whether tracebacks are requested."""
     return os.environ.get("GPTKIT_DEBUG", "") not in ("", "0")
+
+
+def end_on_sigterm() -> None:
+    """End with a message after SIGTERM, and remove unfinished files as after Ctrl-C; a second one ends at once."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    note("terminated by SIGTERM")
+    raise SystemExit(TERMINATED)
 
 
 def follows() -> bool:

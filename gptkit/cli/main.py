@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import gptkit
-from gptkit.cli.failures import Command, Commands, debugging
+from gptkit.cli.failures import Command, Commands, debugging, end_on_sigterm
 from gptkit.core.diagnostics import Diagnostics
 
 __all__ = ["app", "main"]
@@ -122,6 +122,7 @@ def main() -> None:
         import faulthandler
 
         faulthandler.enable()
+    end_on_sigterm()
     # The interpreter's last collection would examine every object of a process that ends.
     atexit.register(gc.freeze)
     app()
