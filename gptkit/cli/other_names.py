@@ -1,10 +1,13 @@
-"""Options of generation by the names that transformers, llama.cpp and others give them."""
+"""Options by the names that transformers, llama.cpp and others give them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["own_options"]
+__all__ = ["OUTPUT", "own_options"]
+
+OUTPUT = frozenset({"-o", "--out", "--output", "--output-dir", "--output_dir", "--outfile"})
+"""Names of the option for the path of the result, which is an argument of some commands."""
 
 _SAMPLERS = {"temp": "temperature", "repeat-penalty": "repetition-penalty", "typical-p": "typical"}
 _OPTIONS = {

@@ -33,3 +33,11 @@ def test_named_options_are_accepted(call: Call, run: Path) -> None:
 def test_other_unknown_options_are_reported_as_before(call: Call, run: Path) -> None:
     assert "No such option: --nonsense" in call("generate", run, "--nonsense", "3", code=2).stderr
     assert "Write:" not in call("evaluate", run, "--temperature", "0.5", code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["train", "export", "eject", "import"])
+@pytest.mark.parametrize("option", ["-o", "--output"])
+def test_an_option_for_the_path_of_the_result_is_an_argument(call: Call, command: str, option: str) -> None:
+    message = " ".join(call(command, "some", option, "there", code=2).stderr.replace("│", "").split())
+    assert f"No such option: {option}. Write the path without it: gptkit {command} " in message
+    assert "without it" not in call("bench", "some", option, "there", code=2).stderr
