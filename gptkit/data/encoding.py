@@ -13,7 +13,7 @@ from gptkit.core.errors import TokenizerError
 from gptkit.kinds.data import Document
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.text.base import well_formed
-from gptkit.text.chat import Part, chat_ids, conversation
+from gptkit.text.chat import Part, chat_ids, conversation, require_calls
 
 __all__ = ["Encoder"]
 
@@ -64,10 +64,12 @@ class Encoder:
         if self._tokenizer.chat_template is None:
             raise TokenizerError(
                 f"{document.source}: the tokenizer has no chat template, which renders the messages of a conversation",
-                hint="Fine-tune a model that has one (train finetune NEW_RUN --init RUN); or write a prompt and a text in "
+                hint="Fine-tune a model that has one (train finetune NEW_RUN --init RUN), or use the tokenizer of one: "
+                "{name: hugging-face, path: DIRECTORY}; or write a prompt and a text in "
                 "each line, and set data.prompt_field and data.field instead of data.messages_field.",
             )
         try:
+            require_calls(self._tokenizer, messages)
             if not document.mask_prompt:
                 return chat_ids(self._tokenizer, messages, reply=False), None
             rendered = conversation(self._tokenizer, messages)

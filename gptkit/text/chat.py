@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["Conversation", "Messages", "Part", "chat_ids", "conversation", "turn_end"]
+__all__ = ["Conversation", "Messages", "Part", "chat_ids", "conversation", "require_calls", "turn_end"]
 
 Messages = str | Sequence[Mapping[str, Any]]
 """Messages: mappings with `role` (system, user, assistant) and `content`; a string is one message of the user."""
@@ -36,6 +36,7 @@ def chat_ids(tokenizer: Tokenizer, messages: Messages, *, reply: bool = True) ->
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
+    messages = _with_empty_contents(tokenizer, messages)
     fence = _Fence(tokenizer)
     text = _render(tokenizer, fence.hidden(messages), reply=reply)
     return [each for part in fence.parts(text) for each in part.encode(tokenizer)]
@@ -86,6 +87,7 @@ def conversation(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) ->
         TokenizerError: the tokenizer has no template, the template refuses the conversation, or a turn of the assistant is
             rendered otherwise than after its prompt.
     """
+    messages = _with_empty_contents(tokenizer, messages)
     fence = _Fence(tokenizer)
     hidden = fence.hidden(messages)
     marked = _render(tokenizer, hidden, reply=False, marks=(fence.begin, fence.end))
@@ -112,6 +114,40 @@ def conversation(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) ->
         if learned and at > first:
             generated.append((first, at))
     return Conversation(tuple(parts), tuple(generated))
+
+
+def require_calls(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raise if messages have calls of tools, and the template renders none of them: they would not be learned.
+
+    Raises:
+        TokenizerError: names the first message with calls.
+    """
+    calling = [index for index, message in enumerate(messages, start=1) if message.get("tool_calls")]
+    if not calling:
+        return
+    without = [{key: value for key, value in message.items() if key != "tool_calls"} for message in messages]
+    try:
+        lost = _render(tokenizer, without, reply=False) == _render(tokenizer, messages, reply=False)
+    except TokenizerError:  # the template needs the calls, or refuses the conversation for another reason
+        return
+    if lost:
+        raise TokenizerError(
+            f"message {calling[0]} has tool_calls, which the chat template does not render",
+            hint="Use a tokenizer whose chat template renders them, or remove these conversations.",
+        )
+
+
+def _with_empty_contents(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return messages with empty contents in place of null ones where the template would render these as ``None``."""
+    if all(message.get("content", "") is not None for message in messages):
+        return messages
+    filled = [{**message, "content": ""} if message.get("content", "") is None else message for message in messages]
+    try:
+        given = _render(tokenizer, messages, reply=False)
+    except TokenizerError:  # a template that joins the content with a text
+        return filled
+    empty = _render(tokenizer, filled, reply=False)
+    return filled if given.replace("None", "") == empty.replace("None", "") else messages
 
 
 def _turns(

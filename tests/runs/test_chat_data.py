@@ -87,6 +87,37 @@ def test_special_tokens_in_messages_are_text_and_masked_alike(tokenizer_json: st
     assert words.decode([token for token, out in zip(ids, masked, strict=True) if not out]) == "a <|turn|> b<|done|>"
 
 
+CALLS = [
+    {"role": "user", "content": "How many?"},
+    {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "count", "arguments": "{}"}}]},
+    {"role": "tool", "content": "42"},
+    {"role": "assistant", "content": "42!"},
+]
+
+
+@pytest.mark.parametrize("mask_prompt", [True, False])
+def test_calls_that_the_template_omits_are_reported(tokenizer_json: str, mask_prompt: bool) -> None:
+    words = tokenizer(tokenizer_json, PLAIN.replace("message.content +", "message.content ~"))
+    document = Document("", "calls.jsonl:1", messages=tuple(CALLS), mask_prompt=mask_prompt)
+    with pytest.raises(TokenizerError, match=r"calls\.jsonl:1: message 2 has tool_calls, which the chat template does not"):
+        list(Encoder(words)([document]))
+
+
+@pytest.mark.parametrize("mask_prompt", [True, False])
+@pytest.mark.parametrize("join", ["+", "~"])
+def test_a_null_content_is_empty(tokenizer_json: str, join: str, mask_prompt: bool) -> None:
+    call = '(message.tool_calls[0].function.name if message.tool_calls else "")'
+    template = PLAIN.replace("- message.content +", f"- message.content {join} {call} {join}")
+    assert template != PLAIN
+    words = tokenizer(tokenizer_json, template)
+    ids, masked = next(Encoder(words)([Document("", "here", messages=tuple(CALLS), mask_prompt=mask_prompt)]))
+    assert words.decode(ids) == (
+        "<|turn|>user\nHow many?<|done|>\n<|turn|>assistant\ncount<|done|>\n<|turn|>tool\n42<|done|>\n"
+        "<|turn|>assistant\n42!<|done|>\n"
+    )
+    assert (masked is None) == (not mask_prompt)
+
+
 def test_a_template_that_changes_earlier_turns_is_refused(tokenizer_json: str) -> None:
     template = PLAIN.replace('message.content + "<|done|>"', "(message.content if loop.last else '…') + \"<|done|>\"")
     with pytest.raises(
