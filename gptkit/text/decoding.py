@@ -52,16 +52,18 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
         if read == 0:
             _require_text(piece, source, hint)
         if b"\0" in piece:
+            first = piece.index(0)
+            line = lines + piece.count(b"\n", 0, first) + 1
             raise DataError(
-                f"{source}: not a text: byte {read + piece.index(0)} is zero",
-                hint="Exclude the file by `patterns` or a glob that does not match it.",
+                f"{source}:{line}: not a text: byte {read + first} is zero",
+                hint="Remove zero bytes with tr -d '\\000', or exclude the file by `patterns` or a glob.",
             )
         pending = len(decoder.getstate()[0])
         try:
             text = decoder.decode(piece)
         except UnicodeDecodeError as error:
             line = lines + error.object.count(b"\n", 0, error.start)
-            raise _not_utf8(source, read - pending + error.start, line, hint) from None
+            raise _not_utf8(source, read - pending + error.start, line, hint, error.object) from None
         if read == 0:
             text = text.removeprefix("\ufeff")
         read += len(piece)
@@ -70,7 +72,7 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
     try:
         yield newlines.decode(decoder.decode(b"", final=True), final=True)
     except UnicodeDecodeError as error:
-        raise _not_utf8(source, read - len(error.object), lines, hint) from None
+        raise _not_utf8(source, read - len(error.object), lines, hint, error.object) from None
 
 
 def _require_text(head: bytes, source: str, hint: str) -> None:
@@ -90,5 +92,11 @@ def _require_text(head: bytes, source: str, hint: str) -> None:
         raise DataError(f"{source}: this is UTF-16, not UTF-8", hint=hint.format(encoding=encoding))
 
 
-def _not_utf8(source: str, offset: int, lines: int, hint: str) -> DataError:
-    return DataError(f"{source}:{lines + 1}: byte {offset} is not UTF-8", hint=hint.format(encoding="ISO-8859-1"))
+def _not_utf8(source: str, offset: int, lines: int, hint: str, near: bytes) -> DataError:
+    return DataError(f"{source}:{lines + 1}: byte {offset} is not UTF-8", hint=hint.format(encoding=_likely_encoding(near)))
+
+
+def _likely_encoding(text: bytes) -> str:
+    """Return the likely name of an encoding with one byte for each character."""
+    # ISO-8859-1 has control characters where Windows has quotation marks, dashes and the euro.
+    return "CP1252" if any(0x80 <= byte < 0xA0 for byte in text) else "ISO-8859-1"

@@ -87,8 +87,6 @@ def test_missing_path_is_reported(tmp_path: Path, path: str, message: str) -> No
 def test_loops_of_links_terminate(books: Path) -> None:
     (books / "books/sub/loop").symlink_to(books / "books", target_is_directory=True)
     (books / "books/twice.txt").symlink_to(books / "books/a.txt")
-    (books / "books/dangling.txt").symlink_to(books / "nowhere")
-    (books / "books/itself.txt").symlink_to(books / "books/itself.txt")
     assert texts(TextDataSpec(path="books"), books) == ["first\n", "second\n", "third\n"]
     assert len(_walk(books / "books", ["*.md"])) == 1  # the loop was not followed up to the system's limit
 
@@ -112,7 +110,10 @@ def test_empty_files_are_omitted(tmp_path: Path) -> None:
     [
         (b"one\ntwo\nthr\xffee\n", r"x\.txt:3: byte 11 is not UTF-8\n  Convert it .*iconv -f ISO-8859-1"),
         (b"one\n\xe2\x82", r"x\.txt:2: byte 4 is not UTF-8"),
-        (b"one\0two", r"x\.txt: not a text: byte 3 is zero"),
+        (b"\x93one\x94 for \x805", r"x\.txt:1: byte 0 is not UTF-8\n  Convert it .*iconv -f CP1252"),
+        (b"caf\xe9 for \x805", r"x\.txt:1: byte 3 is not UTF-8\n  Convert it .*iconv -f CP1252"),
+        (b"one\0two", r"x\.txt:1: not a text: byte 3 is zero\n  Remove zero bytes with tr -d '\\000'"),
+        (b"one\ntwo\n\0\n", r"x\.txt:3: not a text: byte 8 is zero"),
         ("text".encode("utf-16"), r"x\.txt: this is UTF-16, not UTF-8\n  .*iconv -f UTF-16 "),
         ("text".encode("utf-16-le"), r"x\.txt: this is UTF-16, not UTF-8\n  .*iconv -f UTF-16LE "),
         ("text".encode("utf-16-be"), r"x\.txt: this is UTF-16, not UTF-8\n  .*iconv -f UTF-16BE "),
@@ -278,8 +279,21 @@ def test_a_copy_of_a_small_corpus_has_the_same_fingerprint(tmp_path: Path) -> No
 
 def test_dangling_link_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.txt").symlink_to("gone.txt")
-    with pytest.raises(DataError, match=r"x\.txt: a link to gone\.txt, which does not exist"):
-        texts(TextDataSpec(path="x.txt"), tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/x.txt").symlink_to("gone.txt")
+    (tmp_path / "y.txt").write_text("text")
+    for path in ("x.txt", ".", "*.txt", "sub", "**/*.txt"):
+        with pytest.raises(
+            DataError, match=r"x\.txt: a link to gone\.txt, which leads to no file\n  Correct or remove the link"
+        ):
+            texts(TextDataSpec(path=path), tmp_path)
+    assert texts(TextDataSpec(path=".", patterns=["y*"]), tmp_path) == ["text"]
+
+
+def test_link_to_itself_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").symlink_to("x.txt")
+    with pytest.raises(DataError, match=r"x\.txt: a link to x\.txt, which leads to no file"):
+        texts(TextDataSpec(path="."), tmp_path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that can be opened and not read")

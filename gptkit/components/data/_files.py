@@ -55,7 +55,7 @@ def find_files(paths: Sequence[str], patterns: Sequence[str], base: Path) -> lis
     experiments of gptkit: a model is not trained on its own samples.
 
     Raises:
-        DataError: a path matches no file.
+        DataError: a path matches no file, or a link leads to none.
     """
     result: dict[str, Path] = {}
     for written in paths:
@@ -125,8 +125,7 @@ def _expand(written: str, patterns: Sequence[str], base: Path, others: list[Path
     if path.exists():
         raise DataError(f"{path}: neither a file nor a directory")
     if path.is_symlink():
-        hint = "Correct the link, or name the file itself."
-        raise DataError(f"{path}: a link to {path.readlink()}, which does not exist", hint=hint)
+        raise _dangling(path)
     if not glob.has_magic(written):
         raise DataError(
             f"{path}: file or directory not found",
@@ -141,10 +140,17 @@ def _expand(written: str, patterns: Sequence[str], base: Path, others: list[Path
     files = []
     for match in matches:
         if _is_named(match, root, pattern):
+            if match.is_symlink() and not match.exists():
+                raise _dangling(match)
             files += _walk(match, patterns, others) if match.is_dir() else [match] if match.is_file() else []
     if not files:
         raise DataError(f"{path}: no file matches this glob", hint=f"Relative globs count from {base.resolve()}.")
     return files
+
+
+def _dangling(link: Path) -> DataError:
+    hint = "Correct or remove the link, or fetch its file."
+    return DataError(f"{link}: a link to {link.readlink()}, which leads to no file", hint=hint)
 
 
 def _is_named(match: Path, root: Path, pattern: Path) -> bool:
@@ -181,6 +187,8 @@ def _walk(directory: Path, patterns: Sequence[str], others: list[Path] | None = 
             file = Path(here, name)
             if file.is_file():
                 (files if matches or others is None else others).append(file)
+            elif matches and file.is_symlink() and not file.exists():
+                raise _dangling(file)
     return sorted(files, key=lambda file: file.parts)
 
 
