@@ -61,6 +61,6 @@ def test_scripts_and_style_sheets_are_checked(wording: dict[str, Any]) -> None:
     assert assets <= set(wording["tracked"](["gptkit/"]))
 
 
-@pytest.mark.slow  # `make lint` checks the same
+@pytest.mark.nightly  # `make lint` checks the same
 def test_checked_paths_contain_no_avoided_term(wording: dict[str, Any]) -> None:
     assert not [str(hit) for hit in wording["check"]()]
