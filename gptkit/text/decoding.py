@@ -63,7 +63,7 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
             text = decoder.decode(piece)
         except UnicodeDecodeError as error:
             line = lines + error.object.count(b"\n", 0, error.start)
-            raise _not_utf8(source, read - pending + error.start, line, hint, error.object) from None
+            raise _not_utf8(source, read - pending + error.start, line, hint, error.object[error.start :]) from None
         if read == 0:
             text = text.removeprefix("\ufeff")
         read += len(piece)
@@ -72,7 +72,7 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
     try:
         yield newlines.decode(decoder.decode(b"", final=True), final=True)
     except UnicodeDecodeError as error:
-        raise _not_utf8(source, read - len(error.object), lines, hint, error.object) from None
+        raise _not_utf8(source, read - len(error.object), lines, hint, error.object[error.start :]) from None
 
 
 def _require_text(head: bytes, source: str, hint: str) -> None:
