@@ -12,9 +12,9 @@ _MANY = 30
 """More names than this are not listed one by one."""
 
 
-def closest(name: str, known: Sequence[str]) -> str | None:
-    """Return the known name that an unknown one is probably a misspelling of."""
-    return next(iter(_nearest(name, known, 1, 0.6)), None)
+def closest(name: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that an unknown one is probably a misspelling of; none with a similarity below `cutoff`."""
+    return next(iter(_nearest(name, known, 1, cutoff)), None)
 
 
 def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> str:

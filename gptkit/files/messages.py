@@ -12,6 +12,7 @@ from gptkit.core.registry import Registry
 from gptkit.core.spec import describe
 from gptkit.core.suggestions import closest, did_you_mean
 from gptkit.core.yaml import plain_scalar
+from gptkit.files.elsewhere import Section, fields_of, names_of
 from gptkit.files.tracing import Trace
 
 __all__ = ["expected", "is_misspelled_name", "message"]
@@ -48,6 +49,8 @@ _BOUNDS = {
     "string_too_long": ("must have at most {} characters", "max_length"),
     "string_pattern_mismatch": ("must match the pattern {}", "pattern"),
 }
+_MISSPELLED = 0.85
+"""Similarity above which a key is a misspelled field of its section, even if another section has a field of its name."""
 
 
 def expected(error: ErrorDetails) -> str | None:
@@ -55,8 +58,8 @@ def expected(error: ErrorDetails) -> str | None:
     return _EXPECTED.get(error["type"])
 
 
-def message(error: ErrorDetails, result: Trace, registry: Registry) -> str:
-    """Return the message of one error."""
+def message(error: ErrorDetails, result: Trace, root: Section, registry: Registry) -> str:
+    """Return the message of one error in a spec, `root`."""
     kind, got, context = error["type"], describe(error["input"]), error.get("ctx", {})
     wanted = expected(error)
     if wanted == "a list" and _indexed(error["input"]):
@@ -72,7 +75,7 @@ def message(error: ErrorDetails, result: Trace, registry: Registry) -> str:
         form, key = _BOUNDS[kind]
         return f"{form.format(_number(context[key]))}, got {_bare(error['input'])}"
     if kind == "extra_forbidden":
-        return _unknown_key(str(result.path[-1]), result, registry)
+        return _unknown_key(str(result.path[-1]), result, root, registry)
     if kind == "missing":
         about = result.field.description if result.field is not None else None
         return f"missing, and has no default ({about.rstrip('.')})" if about else "missing, and has no default"
@@ -110,25 +113,41 @@ def _indexed(value: Any) -> bool:
     return isinstance(value, Mapping) and len(value) > 0 and all(str(key).isdigit() for key in value)
 
 
-def _unknown_key(key: str, result: Trace, registry: Registry) -> str:
+def _unknown_key(key: str, result: Trace, root: Section, registry: Registry) -> str:
     owner = result.owner
     if owner is None:
         return f"unknown key {key!r}"
     if not (issubclass(owner, Component) and hasattr(owner, "kind")):
-        return f"unknown key {key!r}; {did_you_mean(key, list(owner.model_fields), 'keys')}"
+        remedy = _meant(key, result, (Section(result.path[:-1], owner, result.data), root), registry)
+        listed = f"keys: {', '.join(owner.model_fields)}"
+        remedy = f"{remedy} ({listed})" if remedy else did_you_mean(key, list(owner.model_fields), "keys")
+        return f"unknown key {key!r}; {remedy}"
     fields = [name for name in owner.model_fields if name != "name"]
     what = f"{owner.kind} {owner.component_name()!r} has no field {key!r}"
     listed = f"fields: {', '.join(fields)}" if fields else "it has no fields"
     if is_misspelled_name(result):
         return f"{owner.kind} has no field {key!r}; did you mean 'name'?"
     having = [name for name, entry in registry.entries(owner.kind).items() if key in entry.cls.model_fields]
-    if having:
+    inside = _meant(key, result, (Section(result.path[:-1], owner, result.data),), registry)
+    outside = None if inside or having else _meant(key, result, (root,), registry)
+    if inside or outside:
+        remedy = f"{inside or outside} ({listed})"
+    elif having:
         # The field exists in other components, so the component is probably the wrong one.
         others = f"{_listed(having, 'and')} {'has' if len(having) == 1 else 'have'} it"
         remedy = f"{others}: set {'.'.join(map(str, (*result.path[:-1], 'name')))} too ({listed})"
     else:
         remedy = did_you_mean(key, fields, "fields") if fields else listed
     return f"{what}; {remedy}"
+
+
+def _meant(key: str, result: Trace, sections: Sequence[Section], registry: Registry) -> str | None:
+    """Return the remedy for a key that names a field of its owner, or of a part of a section; None if it names none."""
+    known = [] if result.owner is None else list(result.owner.model_fields)
+    fields = [name for name in names_of(key) if name in known]
+    if not fields and closest(key, known, _MISSPELLED) is None:
+        fields = next(filter(None, (fields_of(key, section, registry) for section in sections)), [])
+    return f"did you mean {_listed(fields, 'or')}?" if fields else None
 
 
 def _choices(value: Any, choices: str) -> str:

@@ -20,7 +20,7 @@ from gptkit.core.registry import Registry
 from gptkit.core.spec import merge_with_default
 from gptkit.files.nodes import merge
 
-__all__ = ["Trace", "alternatives", "trace"]
+__all__ = ["Trace", "alternatives", "model_of", "trace"]
 
 _MISSING = object()
 
@@ -40,6 +40,8 @@ class Trace:
     """The path of the first union of spec classes, and the class that was tried."""
     types: tuple[Any, ...] = ()
     """The types that a value at the location may have; empty where they are unknown."""
+    data: Any = None
+    """The value that the last part belongs to, merged with defaults."""
 
 
 def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], registry: Registry) -> Trace:
@@ -51,6 +53,7 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
     branch: tuple[tuple[str | int, ...], str] | None = None
     types_here: list[Any] = [root]
     value: Any = data
+    outer_value: Any = None
     host: tuple[type[BaseModel], Any] | None = None
     for part in location:
         named = [cls for cls in types_here if isinstance(cls, type) and cls.__name__ == part]
@@ -59,7 +62,7 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
             if issubclass(named[0], BaseModel):
                 branch = branch or (tuple(path), named[0].__name__)
             continue
-        model = _model(types_here, value, registry)
+        model, outer_value = model_of(types_here, value, registry), value
         if model is not None and isinstance(part, str) and part in model.model_fields:
             owner, field = model, model.model_fields[part]
             written = _written(model, part, value)
@@ -86,7 +89,7 @@ def trace(root: type[BaseModel], data: Any, location: Sequence[str | int], regis
             value, types_here = _MISSING, []
         else:
             branched, types_here = True, []
-    return Trace(tuple(path), owner, field, branched, branch, tuple(types_here))
+    return Trace(tuple(path), owner, field, branched, branch, tuple(types_here), outer_value)
 
 
 def _child(value: Any, part: str | int) -> Any:
@@ -115,7 +118,7 @@ def _written(model: type[BaseModel], name: str, value: Any) -> str:
     return name
 
 
-def _model(types_here: Sequence[Any], value: Any, registry: Registry) -> type[BaseModel] | None:
+def model_of(types_here: Sequence[Any], value: Any, registry: Registry) -> type[BaseModel] | None:
     """Return the spec class that a value is validated by."""
     for cls in types_here:
         if not (isinstance(cls, type) and issubclass(cls, BaseModel)):

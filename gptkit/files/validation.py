@@ -14,6 +14,7 @@ from gptkit.core.errors import Problem, SpecError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.core.requirements import unmet_requirements
 from gptkit.core.spec import describe
+from gptkit.files.elsewhere import Section
 from gptkit.files.messages import expected, is_misspelled_name, message
 from gptkit.files.nodes import Place
 from gptkit.files.source import Source
@@ -89,7 +90,8 @@ def _problems(
         else:
             # In a union, the branch that accepts the type has the more specific error.
             first = next((item for item in group if not expected(item.error)), first)
-            text = message(first.error, replace(first.trace, path=_as_written(first.trace.path, data)), registry)
+            written = replace(first.trace, path=_as_written(first.trace.path, data))
+            text = message(first.error, written, Section((), spec_class, data), registry)
         kind = first.error["type"]
         problem = _located(Problem(_as_written(first.trace.path, data), text), source, key=kind == "extra_forbidden")
         problems.setdefault(_cause(problem, kind), problem)

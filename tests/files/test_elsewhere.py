@@ -1,0 +1,77 @@
+"""Unknown keys that are fields of another section, or other programs' names of fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gptkit.core.errors import SpecError
+from gptkit.runs.opening import open_spec
+
+MODEL = {"model": {"context_length": 16, "d_model": 16, "n_layers": 1}}
+
+
+def message(override: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        open_spec(MODEL, [override])
+    [problem] = caught.value.problems
+    return problem.message
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("training.lr=1e-3", "'training.optimizer.learning_rate'"),
+        ("lr=1e-3", "'training.optimizer.learning_rate'"),
+        ("training.learning-rate=1e-3", "'training.optimizer.learning_rate'"),
+        ("training.wd=0", "'training.optimizer.weight_decay'"),
+        ("training.weight_decay=0", "'training.optimizer.weight_decay'"),
+        ("model.n_heads=4", "'model.attention.n_heads'"),
+        ("model.num_heads=4", "'model.attention.n_heads'"),
+        ("steps=10", "'training.steps'"),
+        ("max_iters=10", "'training.steps'"),
+        ("model.batch=4", "'training.batch_size'"),
+        ("optimizer=adamw", "'training.optimizer'"),
+        ("training.warmup=4", "'training.schedule.warmup_steps'"),
+        ("model.layers=[{n_heads: 4}]", "'model.layers.0.attention.n_heads'"),
+        ("training.optimizer.warmup_steps=4", "'training.schedule.warmup_steps'"),
+        # names of fields of the same section
+        ("training.batch=4", "'batch_size'"),
+        ("model.n_layer=4", "'n_layers'"),
+        ("model.hidden_size=4", "'d_model'"),
+        ("model.attention.n_head=4", "'n_heads'"),
+        ("training.optimizer.lr=1", "'learning_rate'"),
+        # errors of spelling
+        ("trainig.steps=1", "'training'"),
+        ("training.step=1", "'steps'"),
+    ],
+)
+def test_unknown_key_names_the_field(override: str, meant: str) -> None:
+    assert f"; did you mean {meant}? (" in message(override)
+
+
+def test_several_sections_with_the_field_are_listed() -> None:
+    remedy = message("model.dropout=0.1").partition("did you mean ")[2].partition("?")[0]
+    assert "'model.attention.dropout'" in remedy
+    assert " or " in remedy
+
+
+def test_fields_of_the_chosen_component_are_searched() -> None:
+    muon = {**MODEL, "training": {"optimizer": "muon", "momentum": 0.9}}
+    with pytest.raises(SpecError, match=r"did you mean 'training\.optimizer\.momentum'\?"):
+        open_spec(muon)
+    assert "did you mean" not in message("training.momentum=0.9")
+
+
+def test_another_component_with_the_field_comes_before_other_sections() -> None:
+    assert "'experts' has it: set model.feedforward.name too" in message("model.feedforward.n_experts=4")
+
+
+def test_key_of_a_file_is_located(tmp_path: Path) -> None:
+    file = tmp_path / "gpt.yaml"
+    file.write_text("model: {context_length: 16, d_model: 16, n_layers: 1}\nlr: 1e-3\n")
+    with pytest.raises(SpecError, match=r"did you mean 'training\.optimizer\.learning_rate'") as caught:
+        open_spec(file)
+    [problem] = caught.value.problems
+    assert (problem.line, problem.column) == (2, 1)
