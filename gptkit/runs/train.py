@@ -242,6 +242,7 @@ def _start(
     spec = opened.spec
     later = _written_in_training(spec)
     run_directory.require_unused(later)
+    unstarted = run_directory.unstarted
     new = RunDirectory(placement.begin())
     tokenizer = _tokenizer(opened, new, screen, registry)
     prepared = _data(opened, new, tokenizer, None, screen)
@@ -257,6 +258,9 @@ def _start(
     notes = {**origin, "base": str(opened.base), "data": prepared.fingerprint, "files": files}
     new.write_provenance(spec, registry, **notes)
     placement.place(files)
+    if unstarted:
+        # Without a checkpoint the previous run has nothing to restore.
+        placement.commit()
     return tokenizer, model
 
 
