@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from gptkit.checkpoint.store import CheckpointStore, read_state
@@ -10,12 +11,13 @@ from gptkit.core.diff import differences
 from gptkit.core.errors import CheckpointError, SpecError
 from gptkit.core.registry import Registry
 from gptkit.core.spec import shortened
+from gptkit.core.walk import Path
 from gptkit.files import validate_data
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.training.resume import refused_changes
 
-__all__ = ["recorded_spec", "require_same", "spec_edits"]
+__all__ = ["notes_of_changes", "recorded_spec", "require_same"]
 
 _LISTED = 6
 """Maximum number of differences in a message; others are counted."""
@@ -40,10 +42,37 @@ def recorded_spec(run_directory: RunDirectory, registry: Registry | None = None)
         ) from None
 
 
-def spec_edits(recorded: ExperimentSpec, run_directory: RunDirectory, registry: Registry | None = None) -> list[str]:
-    """Return the edits of a run's spec.yaml since it was last trained, as texts: ``training.steps: 5 → 9``."""
-    result = differences(recorded.plain(), run_directory.read_spec(registry).plain())
-    return [f"{each.dotted}: {_brief(each.left)} → {_brief(each.right)}" for each in result]
+def notes_of_changes(
+    recorded: ExperimentSpec,
+    asked: ExperimentSpec,
+    run_directory: RunDirectory,
+    *,
+    own: bool,
+    registry: Registry | None = None,
+) -> Iterator[str]:
+    """Yield what differs from the training so far in a run that is resumed.
+
+    Weights that were imported or saved have no training that could differ.
+
+    Args:
+        recorded: the spec that the run was last trained with.
+        asked: the spec to continue with.
+        run_directory: the run directory.
+        own: whether the run is resumed with its own spec.yaml, whose edits since the training are listed.
+        registry: where components are looked up; by default what is installed.
+
+    Yields:
+        Sentences with the changes: ``… continues with changed values: training.steps: 5 → 9``.
+    """
+    edits = _changes(recorded.plain(), run_directory.read_spec(registry).plain()) if own else []
+    if edits:
+        yield f"{run_directory.spec} was edited since the training; changes used: {'; '.join(edits)}"
+    if not _has_training(run_directory):
+        return
+    changes = _changes(recorded.plain()["training"], asked.plain()["training"], ("training",))
+    others = [change for change in changes if change not in edits]
+    if others:
+        yield f"{run_directory.path} continues with changed values: {'; '.join(others)}"
 
 
 def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunDirectory) -> None:
@@ -59,7 +88,7 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunD
     """
     refused, new_run = refused_changes(run, asked), command("gptkit train SPEC NEW_RUN --init", run_directory.path)
     steps = CheckpointStore(run_directory.checkpoints).steps()
-    if steps and read_state(CheckpointStore(run_directory.checkpoints).path(steps[-1]))["optimizer"] is None:
+    if steps and not _has_training(run_directory):
         # Imported or saved weights have no training to resume, so every spec is accepted.
         refused = [change for change in refused if change.path.startswith(("model.", "tokenizer."))]
     if refused:
@@ -81,6 +110,16 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunD
             f"{run_directory.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
             hint=f"Raise training.steps, load the run, or start a new run from its weights: {new_run}.",
         )
+
+
+def _has_training(run_directory: RunDirectory) -> bool:
+    """Return whether the newest checkpoint has the state of a training; False without a checkpoint."""
+    checkpoint = CheckpointStore(run_directory.checkpoints).latest()
+    return checkpoint is not None and read_state(checkpoint)["optimizer"] is not None
+
+
+def _changes(old: Any, new: Any, path: Path = ()) -> list[str]:
+    return [f"{each.dotted}: {_brief(each.left)} → {_brief(each.right)}" for each in differences(old, new, path)]
 
 
 def _brief(value: Any) -> str:

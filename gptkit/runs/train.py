@@ -28,7 +28,7 @@ from gptkit.runs.directory import WRITTEN_IN_TRAINING, RunDirectory
 from gptkit.runs.fit import fit, initial_model
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
-from gptkit.runs.resuming import recorded_spec, require_same, spec_edits
+from gptkit.runs.resuming import notes_of_changes, recorded_spec, require_same
 from gptkit.runs.run import Run
 from gptkit.runs.sizes import refuse_oversized_batch
 from gptkit.runs.spec import ExperimentSpec
@@ -116,9 +116,10 @@ def train(
         if continues:
             recorded = recorded_spec(run_directory, registry)
             require_same(recorded, opened.spec, run_directory)
-            edits = spec_edits(recorded, run_directory, registry) if spec == run_directory.spec else []
-            if edits:
-                _log.warning("%s was edited since the training; changes used: %s", run_directory.spec, "; ".join(edits))
+            for note in notes_of_changes(
+                recorded, opened.spec, run_directory, own=spec == run_directory.spec, registry=registry
+            ):
+                _log.warning("%s", note)
         for caution in cautions(opened.spec, None if continues else opened.base):
             _log.warning("%s", caution)
         try:

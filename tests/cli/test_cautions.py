@@ -98,7 +98,18 @@ def test_edited_spec_is_compared_when_resumed(call: Call, project: Path) -> None
     file.write_text(written.replace("steps: 3\n", "steps: 5\n"))
     message = call("train", "--resume", "run", "-q").stderr
     assert "was edited since the training; changes used: training.steps: 3 → 5" in message
+    assert "continues with changed values" not in message
     assert "edited" not in call("train", "--resume", "run", "-q").stderr
+
+
+def test_values_that_a_resumed_run_changes_are_named(call: Call, project: Path) -> None:
+    warmup = ("--set", "training.schedule.warmup_steps=1")
+    call("train", "mini.yaml", "run", "-q", *warmup, "--set", "training.steps=2")
+    changes = (*warmup, "--set", "training.steps=4", "--set", "training.checkpoint_every=3", "--set", "name=other")
+    (line,) = call("train", "mini.yaml", "run", "--resume", "-q", *changes).stderr.splitlines()
+    changed = "training.steps: 2 → 4; training.checkpoint_every: 200 → 3"
+    assert line == f"warning: run continues with changed values: {changed}"
+    assert call("train", "mini.yaml", "run", "--resume", "-q", *changes).stderr == ""
 
 
 @pytest.mark.parametrize(
