@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from gptkit.checkpoint.store import CheckpointStore, read_state
 from gptkit.core.commands import command
 from gptkit.core.diff import differences
@@ -15,6 +17,8 @@ from gptkit.core.walk import Path
 from gptkit.files import validate_data
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.spec import ExperimentSpec
+from gptkit.training.machine import conditions, deviation
+from gptkit.training.precision import pick_device
 from gptkit.training.resume import refused_changes
 
 __all__ = ["notes_of_changes", "recorded_spec", "require_same"]
@@ -73,6 +77,9 @@ def notes_of_changes(
     others = [change for change in changes if change not in edits]
     if others:
         yield f"{run_directory.path} continues with changed values: {'; '.join(others)}"
+    different = _changed_conditions(run_directory, pick_device(asked.training.device))
+    if different is not None:
+        yield f"{run_directory.path} {different}"
 
 
 def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunDirectory) -> None:
@@ -110,6 +117,19 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunD
             f"{run_directory.path} has reached step {steps[-1]}, and training.steps is {asked.training.steps}",
             hint=f"Raise training.steps, load the run, or start a new run from its weights: {new_run}.",
         )
+
+
+def _changed_conditions(run_directory: RunDirectory, device: torch.device) -> str | None:
+    """Return how the conditions of the training differ from those of the newest checkpoint; None if they do not.
+
+    A checkpoint of a version that did not record the conditions is not compared.
+    """
+    checkpoint = CheckpointStore(run_directory.checkpoints).latest()
+    recorded = None if checkpoint is None else read_state(checkpoint)["training"].get("conditions")
+    current = conditions(device)
+    if not isinstance(recorded, dict) or any(type(recorded.get(key)) is not type(current[key]) for key in current):
+        return None
+    return deviation(recorded, current)
 
 
 def _has_training(run_directory: RunDirectory) -> bool:

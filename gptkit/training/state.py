@@ -19,6 +19,7 @@ from gptkit.checkpoint.store import CheckpointStore, load_weights, read_callback
 from gptkit.core.errors import CheckpointError
 from gptkit.data.mixing import Mixture
 from gptkit.training.callback import Callbacks
+from gptkit.training.machine import conditions
 
 __all__ = ["TrainingState"]
 
@@ -57,9 +58,10 @@ class TrainingState:
             self.mixtures.append(Mixture(self.windows, None if weights is None else dict(weights)))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counters of the loop, as plain data."""
+        """Return the counters of the loop and the conditions of the training, as plain data."""
         mixtures = [[mixture.first, mixture.weights] for mixture in self.mixtures]
-        return {"windows": self.windows, "tokens": self.tokens, "mixtures": mixtures, "since_log": self.since_log}
+        counters = {"windows": self.windows, "tokens": self.tokens, "mixtures": mixtures, "since_log": self.since_log}
+        return {**counters, "conditions": conditions(next(self.model.parameters()).device)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the counters of the loop."""
