@@ -100,7 +100,11 @@ def prepare(
         f"{directory}: {n_tokens:,} tokens of {prepared.train_counts.documents + prepared.validation_counts.documents:,} "
         f"documents in {console.plural(len(prepared.shards), 'shard')}, {seconds:.0f} s"
     )
-    use = command("gptkit train", spec) if out is None else f"data: {{name: prepared, path: {directory}}} in a spec"
+    use = (
+        command("gptkit train", spec, *_set(overrides))
+        if out is None
+        else f"data: {{name: prepared, path: {directory}}} in a spec"
+    )
     console.note(f"next: {use}", style="dim")
 
 
@@ -203,10 +207,14 @@ def _find(target: str, overrides: list[str] | None) -> Prepared:
 
     prepared = find_prepared(open_spec(target, overrides or ()))
     if prepared is None:
-        raise DataError(
-            f"the corpus of {target} is not prepared", hint=f"Prepare it: {command('gptkit data prepare', target)}"
-        )
+        hint = f"Prepare it: {command('gptkit data prepare', target, *_set(overrides))}"
+        raise DataError(f"the corpus of {target} is not prepared", hint=hint)
     return prepared
+
+
+def _set(overrides: list[str] | None) -> list[str]:
+    """Return overrides as words of a command."""
+    return [word for text in overrides or () for word in ("--set", text)]
 
 
 def _window(target: str, overrides: list[str] | None) -> int:

@@ -136,6 +136,16 @@ def test_wrong_input_is_reported_in_one_message(spec: Path, call: Call, argument
     assert not any(path.name.endswith(".preparing") for path in Path().rglob("*"))
 
 
+def test_commands_in_messages_repeat_the_overrides(spec: Path, call: Call) -> None:
+    Path("other text.txt").write_text("one line of text\n" * 200)
+    given = ("--set", "data={name: text, path: other text.txt}", "--set", "training.steps=1")
+    repeated = "spec.yaml --set 'data={name: text, path: other text.txt}' --set training.steps=1"
+    refused = " ".join(call("data", "show", spec, *given, code=2).stderr.split())
+    assert f"Prepare it: gptkit data prepare {repeated}" in refused
+    assert f"next: gptkit train {repeated}" in " ".join(call("data", "prepare", spec, *given).stderr.split())
+    call("data", "show", spec, *given)
+
+
 def test_trained_tokenizer_survives_an_interruption(spec: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its training can take longer than the encoding."""
 
