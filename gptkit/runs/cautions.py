@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from gptkit.core import walk
 from gptkit.core.component import Component
@@ -11,7 +12,10 @@ from gptkit.kinds.linear import LinearSpec
 from gptkit.model.spec import ModelSpec
 from gptkit.runs.spec import ExperimentSpec
 
-__all__ = ["cautions"]
+if TYPE_CHECKING:
+    from gptkit.data.index import Counts
+
+__all__ = ["cautions", "validation_caution"]
 
 _TABLES = {
     ".jsonl": "set data.name to jsonl to read a field of each line",
@@ -22,6 +26,7 @@ _TABLES = {
 }
 """Remedies for files of records that are read as text, by suffix."""
 
+_MIN_TARGETS = 32
 _MAX_PROBED = 10_000
 _NEARLY = 0.99
 
@@ -62,6 +67,22 @@ def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
             "model.linear: adapters are trained beside weights that keep their initial random values. Name weights to start "
             "from: --init SOURCE (training.init_from), or set training.freeze to [] to train all of them"
         )
+
+
+def validation_caution(spec: ExperimentSpec, counts: Counts) -> str | None:
+    """Return a sentence if the validation split has few targets: fewer than a data window, or than 32. None without tokens.
+
+    Args:
+        spec: the spec.
+        counts: the sizes of the validation split.
+    """
+    n_targets = max(counts.tokens - 1 - counts.masked, 0)
+    if not counts.tokens or n_targets >= max(spec.window, _MIN_TARGETS):
+        return None
+    return (
+        f"data.validation: the validation split has only {n_targets:,} target{'' if n_targets == 1 else 's'}, so that its "
+        "loss says little. Use more text, or raise data.validation"
+    )
 
 
 def _unreached(model: ModelSpec) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from gptkit.model.plan import flops_per_token
 from gptkit.nn.freezing import freeze
 from gptkit.nn.head import before_training
 from gptkit.runs.build import new_model
+from gptkit.runs.cautions import validation_caution
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.prompts import prompt_ids
 from gptkit.runs.run import Run
@@ -44,6 +46,8 @@ from gptkit.training.seeds import derive
 from gptkit.training.summary import SummaryFile
 
 __all__ = ["fit", "initial_model", "require_divisible"]
+
+_log = logging.getLogger("gptkit")
 
 
 def fit(
@@ -75,6 +79,9 @@ def fit(
     """
     store = CheckpointStore(directory.checkpoints, keep=spec.training.keep_checkpoints)
     checkpoint = store.latest()
+    caution = validation_caution(spec, prepared.validation_counts)
+    if caution is not None and checkpoint is None and processes.is_main:
+        _log.warning("%s", caution)
     # Before the model is wrapped or sharded, which depends on what is trained.
     freeze(model, spec.training.freeze)
     forward = _distributed(model, spec, processes, empty=checkpoint is not None)

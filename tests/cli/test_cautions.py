@@ -22,6 +22,20 @@ def test_warmup_longer_than_the_training_prints_a_warning(call: Call, project: P
     assert "warmup" not in call("check", "mini.yaml", "--set", "training.schedule.warmup_steps=2").stderr
 
 
+def test_validation_of_few_targets_prints_a_warning(call: Call, project: Path) -> None:
+    def message(*options: str) -> str:
+        words = [word for option in options for word in ("--set", option)]
+        return str(call("train", "mini.yaml", "run", "-q", "--overwrite", *words).stderr)
+
+    Path("short.txt").write_text("the c" * 40)
+    assert message("data.path=short.txt").count("data.validation: the validation split has only 2") == 1
+    assert "says little" not in message("data.path=short.txt", "data.validation=0.5")
+    assert "says little" not in message("data.path=short.txt", "data.validation=0")
+    assert "says little" not in message()
+    assert "says little" in message("model.context_length=512")  # longer than the split
+    assert "says little" not in message("model.context_length=512", "training.window=16")
+
+
 @pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.csv", "corpus.json"])
 def test_records_read_as_text_print_a_warning(call: Call, project: Path, name: str) -> None:
     message = call("check", "mini.yaml", "--set", f"data.path={name}").stderr
