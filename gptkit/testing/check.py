@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import torch
@@ -12,7 +12,19 @@ from torch import Tensor
 if TYPE_CHECKING:
     from gptkit.testing.subject import Subject
 
-__all__ = ["Check", "Checks", "ContractError", "NotApplicableError", "Outcome", "Result", "differ", "expect", "same", "skip"]
+__all__ = [
+    "Check",
+    "Checks",
+    "ContractError",
+    "NotApplicableError",
+    "Outcome",
+    "Result",
+    "differ",
+    "expect",
+    "in_order",
+    "same",
+    "skip",
+]
 
 TOLERANCE = 1e-5
 """Relative tolerance of equal results; rounding errors in fp32 are far below."""
@@ -40,18 +52,41 @@ class Check:
         why: the consequence of a violation, as one sentence.
         run: raises `ContractError` for a violation, and `NotApplicableError` if the check does not apply.
         slow: takes seconds, not milliseconds.
+        prerequisite: if it fails, the checks after it would report the same error in other words, and are skipped.
+        after: the prerequisites before it (`in_order`).
     """
 
     name: str
     why: str
     run: Run
     slow: bool = False
+    prerequisite: bool = False
+    after: tuple[Check, ...] = ()
 
     def __call__(self, subject: Subject) -> None:
-        """Check a configured component as `run` does, with a separate random state."""
+        """Check a configured component as `run` does, with a separate random state.
+
+        Raises:
+            NotApplicableError: the check does not apply, or one of its prerequisites failed.
+        """
+        for earlier in self.after:
+            if earlier.fails(subject):
+                skip(f"the check {earlier.name} failed; correct that first")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.run(subject)
+
+    def fails(self, subject: Subject) -> bool:
+        """Whether a component fails the check; it is computed once."""
+        if self.name not in subject.failed:
+            try:
+                self(subject)
+                subject.failed[self.name] = False
+            except NotApplicableError:
+                subject.failed[self.name] = False
+            except Exception:
+                subject.failed[self.name] = True
+        return subject.failed[self.name]
 
 
 @dataclass(frozen=True)
@@ -85,14 +120,23 @@ class Checks:
     def __iter__(self) -> Iterator[Check]:
         return iter(self._checks)
 
-    def add(self, name: str, why: str, *, slow: bool = False) -> Callable[[Run], Run]:
+    def add(self, name: str, why: str, *, slow: bool = False, prerequisite: bool = False) -> Callable[[Run], Run]:
         """Return a decorator that adds a function as the check of this name."""
 
         def register(run: Run) -> Run:
-            self._checks.append(Check(name, why, run, slow))
+            self._checks.append(Check(name, why, run, slow, prerequisite))
             return run
 
         return register
+
+
+def in_order(checks: Iterable[Check]) -> list[Check]:
+    """Return the checks of a kind in their order, each with the prerequisites before it."""
+    result: list[Check] = []
+    for check in checks:
+        earlier = tuple(each for each in result if each.prerequisite)
+        result.append(replace(check, after=earlier) if earlier else check)
+    return result
 
 
 def expect(condition: object, message: str) -> None:

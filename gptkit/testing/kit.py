@@ -29,6 +29,7 @@ from gptkit.testing import (
     linear,
     methods,
     module,
+    outputs,
     position,
     precision,
     sampler,
@@ -40,12 +41,12 @@ from gptkit.testing import (
     while_training,
     written,
 )
-from gptkit.testing.check import Check, Checks, ContractError, NotApplicableError, Result
+from gptkit.testing.check import Check, Checks, ContractError, NotApplicableError, Result, in_order
 from gptkit.testing.subject import Subject
 
 __all__ = ["KNOWN_FAILURES", "checks_for", "instances", "require_known", "run_checks"]
 
-_MODULE = (module.checks, device.checks, while_training.checks, initialization.checks)
+_MODULE = (outputs.checks, module.checks, device.checks, while_training.checks, initialization.checks)
 """Checks of all parts of a model."""
 
 _KINDS: Mapping[str, tuple[Checks, ...]] = {
@@ -116,7 +117,7 @@ def checks_for(kind: str, registry: Registry | None = None) -> list[Check]:
     own = None if registered is None else getattr(registered.cls, "conformance_checks", None)
     if own is not None:
         groups.append(own())
-    return [check for group in groups for check in group]
+    return in_order(check for group in groups for check in group)
 
 
 def instances(cls: type[Component], registry: Registry | None = None) -> list[Component]:

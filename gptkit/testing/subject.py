@@ -73,6 +73,8 @@ class Subject:
     def __init__(self, spec: Component, registry: Registry | None = None) -> None:
         self.spec: Any = spec
         self.registry = registry or default_registry()
+        self.failed: dict[str, bool] = {}
+        """Whether prerequisites of other checks fail, by the name of the check; `Check.fails` adds them."""
         self._models: dict[tuple[str, bool], GPT] = {}
         self._randomized: dict[tuple[str, int], GPT] = {}
 
