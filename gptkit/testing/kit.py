@@ -11,6 +11,7 @@ from gptkit.core.suggestions import did_you_mean
 from gptkit.testing import (
     attention,
     attention_backend,
+    attributes,
     callback,
     common,
     data,
@@ -46,7 +47,7 @@ from gptkit.testing.subject import Subject
 
 __all__ = ["KNOWN_FAILURES", "checks_for", "instances", "require_known", "run_checks"]
 
-_MODULE = (outputs.checks, module.checks, device.checks, while_training.checks, initialization.checks)
+_MODULE = (outputs.checks, attributes.checks, module.checks, device.checks, while_training.checks, initialization.checks)
 """Checks of all parts of a model."""
 
 _KINDS: Mapping[str, tuple[Checks, ...]] = {

@@ -1,4 +1,4 @@
-"""Modules of each kind whose output has another type or shape, or whose forward method has other parameters."""
+"""Modules whose output has another type or shape, with other parameters, or that keep tensors of a text."""
 
 from __future__ import annotations
 
@@ -114,3 +114,18 @@ class BiasWithoutHeads(WithRuntime, AlibiSpec):
     runtime_class = Runtime
     twin_class = AlibiSpec
     caught_by = "output-shape"
+
+
+class KeepsTheLastVector(Wrong):
+    """Add the last vector of the previous call, which an attribute holds."""
+
+    class Runtime(GroupedQueryAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            y_BTE = super().forward(x_BTE, forward)
+            previous = vars(self).get("last_B1E")
+            self.last_B1E = y_BTE[:, -1:]
+            return y_BTE if previous is None or x_BTE.shape[1] > 1 else y_BTE + previous
+
+    name: Literal["keeps-the-last-vector"] = "keeps-the-last-vector"
+    runtime = Runtime
+    caught_by = "keeps-no-text"
