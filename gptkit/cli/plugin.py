@@ -184,9 +184,11 @@ def _instances(registry: Registry, kind: str, name: str) -> tuple[list[Any], str
     from pydantic import ValidationError
 
     from gptkit.testing import instances
+    from gptkit.testing.common import missing_examples
 
     try:
-        return list(instances(registry.component(kind, name), registry)), "it has required fields, and no `examples`"
+        cls = registry.component(kind, name)
+        return list(instances(cls, registry)), missing_examples(cls) or ""
     except ValidationError as error:
         return [], f"its defaults or one of its `examples` are not valid: {error.errors()[0]['msg']}"
     except Exception as error:  # a plugin's validator may raise anything

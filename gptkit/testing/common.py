@@ -8,12 +8,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gptkit.core.component import Component
 from gptkit.core.errors import RegistryError
 from gptkit.reflect import docstring
 from gptkit.testing.check import Checks, expect, skip
 from gptkit.testing.subject import Subject
 
-__all__ = ["checks"]
+__all__ = ["checks", "missing_examples"]
 
 checks = Checks()
 
@@ -53,11 +54,8 @@ def documented(subject: Subject) -> None:
 @checks.add("constructible", "Users, docs and this kit build a component with its defaults or examples.")
 def constructible(subject: Subject) -> None:
     cls = type(subject.spec)
-    needed = [name for name, info in cls.model_fields.items() if info.is_required() and name != "name"]
-    expect(
-        cls.examples or not needed,
-        f"{', '.join(needed)} are required, but `examples` is empty; add defaults, or valid `examples`",
-    )
+    missing = missing_examples(cls)
+    expect(missing is None, missing or "")
     for fields in cls.examples:
         try:
             cls.model_validate({"name": subject.spec.name, **fields}, context={"registry": subject.registry})
@@ -86,6 +84,16 @@ def frozen(subject: Subject) -> None:
     except ValidationError:
         return
     expect(False, "an unknown field is accepted; remove `extra` from model_config")
+
+
+def missing_examples(cls: type[Component]) -> str | None:
+    """Return the fields without which a component has no configuration to be checked, with the remedy; None without any."""
+    needed = [name for name, info in cls.model_fields.items() if info.is_required() and name != "name"]
+    if cls.examples or not needed:
+        return None
+    fields = f"it has the required field{'s' if len(needed) > 1 else ''} {', '.join(needed)}, and no `examples`"
+    values = ", ".join(f'"{name}": …' for name in needed)
+    return f"{fields}; give {'them defaults' if len(needed) > 1 else 'it a default'}, or add examples = ({{{values}}},)"
 
 
 def _first(error: Exception) -> str:

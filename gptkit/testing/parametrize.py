@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 from gptkit.core.component import Component
 from gptkit.core.registry import Registry
 from gptkit.testing.check import Check, NotApplicableError
+from gptkit.testing.common import missing_examples
 from gptkit.testing.kit import checks_for, instances, require_known
 from gptkit.testing.subject import Subject
 
@@ -38,13 +39,17 @@ def parametrize_checks(
         registry: where the components and those around them are looked up; by default what is installed.
 
     Raises:
-        ValueError: `expected_failures` has the name of no check.
+        ValueError: `expected_failures` has the name of no check, or a class has required fields and no `examples`.
     """
     import pytest  # needed by this function only
 
     expected = expected_failures or {}
     params = []
     for given in specs:
+        if isinstance(given, type) and "constructible" not in expected:
+            missing = missing_examples(given)
+            if missing is not None:  # no parameters would be a test that is skipped
+                raise ValueError(f"no configuration of {given.__name__} can be checked: {missing}")
         for spec in instances(given, registry) if isinstance(given, type) else [given]:
             label, checks = Subject(spec, registry).label, checks_for(spec.kind, registry)
             require_known(expected, checks)

@@ -186,7 +186,10 @@ def test_check_reports_a_component_that_cannot_be_built(made: Path, monkeypatch:
     monkeypatch.setattr(gptkit.core.registry.lookup, "_default", registry_with(made))
     done = call("plugin", "check", "gptkit-new-schedule")
     assert done.exit_code == 1, done.output
-    assert "schedule new-schedule: constructible: it has required fields, and no `examples`" in done.output
+    assert (
+        "schedule new-schedule: constructible: it has the required field warmup_steps, and no `examples`; give it a"
+        in done.output
+    )
     for name in [name for name in sys.modules if name.startswith("gptkit_new_schedule")]:
         monkeypatch.delitem(sys.modules, name)
 

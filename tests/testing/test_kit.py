@@ -54,6 +54,20 @@ class Leveled(ConstantSpec):
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"level": 0.5}, {"level": 1.0, "warmup_steps": 3}, {"level": 0.5})
 
 
+class Required(ConstantSpec):
+    """Component with a required field and no examples of it."""
+
+    name: Literal["required"] = "required"
+    level: float = Field(ge=0, description="The share of the peak rate.")
+
+
+class RequiredTwice(Required):
+    """Component with two required fields and no examples of them."""
+
+    name: Literal["required-twice"] = "required-twice"  # type: ignore[assignment]
+    other: float = Field(ge=0, description="Another share.")
+
+
 EXPECTED = {"within-bounds": "a warm restart overshoots on purpose"}
 
 
@@ -160,6 +174,16 @@ def test_instances_are_the_defaults_and_the_examples() -> None:
     assert [spec.level for spec in instances(Leveled)] == [0.5, 1.0]  # type: ignore[attr-defined]
     with pytest.raises(ValidationError):
         instances(type("Bad", (Leveled,), {"examples": ({"level": 3},), "__module__": __name__}))
+
+
+def test_required_fields_without_examples_are_named_with_the_remedy() -> None:
+    remedy = 'it has the required field level, and no `examples`; give it a default, or add examples = ({"level": …},)'
+    assert outcome(Required(level=0.5), "constructible") == ("failed", remedy, False)
+    _, message, _ = outcome(RequiredTwice(level=0.5, other=0.5), "constructible")
+    assert message.endswith('give them defaults, or add examples = ({"level": …, "other": …},)')
+    with pytest.raises(ValueError, match="no configuration of Required can be checked: it has the required field level"):
+        parametrize_checks(Required)
+    assert not params(parametrize_checks(Required, expected_failures={"constructible": "the user has the value"}))
 
 
 def test_labels_show_fields_that_differ_from_defaults() -> None:
