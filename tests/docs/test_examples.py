@@ -63,7 +63,7 @@ def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (PAGES / "writing-a-component.md").read_text(encoding="utf-8")
     blocks = dict(re.findall(r'```python title="([\w/]+)\.py"\n(.*?)```', page, re.DOTALL))
     assert blocks.pop("tests/test_formula")
-    assert list(blocks) == ["gptkit_cube", "gptkit_sandwich", "gptkit_turning", "tests/test_sandwich"]
+    assert list(blocks) == ["gptkit_cube", "gptkit_sandwich", "gptkit_turning", "tests/test_sandwich", "gptkit_leaky"]
     assert len([line for line in blocks["gptkit_cube"].splitlines() if line]) == 9
     modules = {}
     for name, source in blocks.items():
@@ -82,6 +82,7 @@ def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
             point("cube", "gptkit-cube", modules["gptkit_cube"]),
             point("sandwich", "gptkit-sandwich", modules["gptkit_sandwich"]),
             point("turning", "gptkit-turning", modules["gptkit_turning"]),
+            point("leaky", "gptkit-leaky", modules["gptkit_leaky"]),
         ],
         (),
     )
@@ -95,7 +96,7 @@ def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(specs) == 3
     specs += instances(registry.component("position", "turning"))
     assert len(specs) == 5
-    for spec in specs:
+    for spec in [*specs, *instances(registry.component("attention", "leaky"))]:
         assert not [f"{result.check.name}: {result.message}" for result in run_checks(spec) if not result.ok]
 
     with pytest.raises(ValidationError, match="choose at most 48, the context length") as refused:

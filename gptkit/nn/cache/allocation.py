@@ -67,7 +67,7 @@ class Allocation:
         return BlockState(self.batch, self.capacity, size, widths, self.dtype, self.device, static)
 
     def recurrent(self, *shapes: tuple[tuple[int, ...], torch.dtype]) -> RecurrentState:
-        """A state of fixed size, zero at first.
+        """A state of fixed size, zero at first. In a file written by ``gptkit eject``, its `tensors` are None at first.
 
         Args:
             shapes: shape (without the batch) and dtype of each tensor.
