@@ -8,6 +8,8 @@ Shapes: B batch, T tokens.
 
 from __future__ import annotations
 
+import inspect
+import traceback
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -29,6 +31,12 @@ __all__ = ["checks"]
 checks = Checks()
 
 PIECES = (7, 1, 4, 1, 1)
+
+_FILE = "<written>"
+_DIFFERENCES = (
+    "the context and the states in a written file have fewer methods and values: "
+    "the tensors of a recurrent state, for example, are None before the first update"
+)
 
 
 @checks.add("written-equals-built", "A model written out by gptkit eject must compute what the composed one computes.")
@@ -116,19 +124,28 @@ def _merged(together: Component, field: str, changed: Component, subject: Subjec
 
 
 def _compare(named: str, model: GPT, source: str, *, cached: bool = True) -> None:
-    module = ModuleType("written")
     # In fp64 as the model: norms of few features, one after the other, would turn rounding in fp32 into other logits.
     source = source.replace(".float()", ".double()")
-    unused = unused_weights(model.spec, VOCAB)
-    weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith(unused)}
-    try:
-        exec(compile(source, "<written>", "exec"), vars(module))
-        written = module.GPT().double().eval()
-        written.load_state_dict(weights)
-    except Exception as error:
-        raise ContractError(f"{named}: the written file fails: {type(error).__name__}: {error}") from error
     ids_BT = token_ids(2, sum(PIECES))
     expected = model(ids_BT).logits
+    try:
+        _compare_executed(named, model, source, ids_BT, expected, cached=cached)
+    except ContractError:
+        raise
+    except Exception as error:
+        seen = f"{named}: the written file fails: {type(error).__name__}: {error}"
+        raise ContractError(f"{seen}{_written_line(error, model, source)}") from error
+
+
+def _compare_executed(
+    named: str, model: GPT, source: str, ids_BT: torch.Tensor, expected: torch.Tensor, *, cached: bool
+) -> None:
+    module = ModuleType("written")
+    unused = unused_weights(model.spec, VOCAB)
+    weights = {name: weight for name, weight in model.state_dict().items() if not name.startswith(unused)}
+    exec(compile(source, _FILE, "exec"), vars(module))
+    written = module.GPT().double().eval()
+    written.load_state_dict(weights)
     same(written(ids_BT), expected, f"{named}: the written model gives other logits")
     if not cached:
         return
@@ -151,3 +168,29 @@ def _compare_generated(
         ids_BT = torch.cat((ids_BT, model(ids_BT).logits[:, -1:].argmax(-1)), dim=1)
     if not torch.equal(module.generate(written, prompt_BT, ids_BT.shape[1] - prompt_BT.shape[1], temperature=0), ids_BT):
         raise ContractError(f"{named}: the written model generates another text")
+
+
+def _written_line(error: Exception, model: GPT, source: str) -> str:
+    """Return where a written file raised an error, and the line that this was copied from; "" if not in the file."""
+    frames = [frame for frame in traceback.walk_tb(error.__traceback__) if frame[0].f_code.co_filename == _FILE]
+    if not frames:
+        return ""
+    frame, number = frames[-1]
+    line, name = source.splitlines()[number - 1].strip(), frame.f_code.co_qualname
+    where = f", in {name}, line {number} of the written file: `{line}`. The built model computes it"
+    cls = next((type(module) for module in model.modules() if type(module).__name__ == name.partition(".")[0]), None)
+    copied = None if cls is None else _copied_line(cls, line)
+    return where if copied is None else f"{where} ({copied}), but {_DIFFERENCES}"
+
+
+def _copied_line(cls: type, line: str) -> str | None:
+    """Return module and number of a line of a class or its bases; None if it is in none of them, or in several places."""
+    places = []
+    for each in cls.__mro__:
+        if each.__module__.partition(".")[0] not in ("builtins", "abc", "torch"):
+            try:
+                lines, first = inspect.getsourcelines(each)
+            except (OSError, TypeError):
+                continue
+            places += [f"{each.__module__}, line {first + at}" for at, other in enumerate(lines) if other.strip() == line]
+    return places[0] if len(places) == 1 else None
