@@ -72,7 +72,7 @@ def test_position_may_have_a_limit() -> None:
 
 
 def test_position_with_a_low_limit_requires_an_example() -> None:
-    (message,) = failed(Tabled(size=20), "builds-on-meta")
+    (message,) = failed(Tabled(size=20), "output-shape")
     assert "has 20 positions (its max_positions), fewer than the context length 48" in message
     assert "Give `examples` whose sizes fit" in message
 
