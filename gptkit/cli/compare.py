@@ -140,17 +140,9 @@ def _request(
         read_request,
     )
     from gptkit.files import validate_data
-    from gptkit.reflect.snippets import flow
 
     axes = [parse_axis(text) for text in vary]
-    for path, values in axes:
-        if len(values) == 1:
-            raise GptkitError(
-                f"--vary {path}: one value, so nothing is compared",
-                hint=f"Give several values, --vary {path}=A,B, or set it in all variants: --set {path}={flow(values[0])}.",
-            )
-        if any(value in values[:index] for index, value in enumerate(values)):
-            raise GptkitError(f"--vary {path} has a value twice", hint="Remove one.")
+    for path, _ in axes:
         if [each for each, _ in axes].count(path) > 1:
             raise GptkitError(f"--vary {path} is given twice", hint="Write all values in one option, separated by commas.")
     given: dict[str, Any] = {"vary": dict(axes)} if axes else {}
@@ -171,11 +163,6 @@ def _request(
         data = {**request.model_dump(mode="json"), **given}
         return validate_data(data, ComparisonSpec), True
     subject = {"base": files[0]} if len(files) == 1 else {"specs": files}
-    if len(files) == 1 and not {"vary", "learning_rates", "sizes"} & set(given):
-        raise GptkitError(
-            f"nothing is compared with {files[0]}",
-            hint="Give the values of a field, --vary model.position=learned,rotary, or more than one spec.",
-        )
     return validate_data({**subject, **given}, ComparisonSpec), False
 
 

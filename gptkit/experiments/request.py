@@ -92,10 +92,10 @@ class ComparisonSpec(Spec):
         if self.points and (self.specs or self.vary):
             raise ValueError("points are settings of base, in place of vary and specs; remove the others")
         if self.base is not None and not (self.vary or self.points or self.learning_rates or self.sizes):
-            raise ValueError("nothing is compared; add vary, such as model.position: [learned, rotary]")
+            raise ValueError("nothing is compared; add vary, such as --vary model.position=learned,rotary, or another spec")
         for path, values in self.vary.items():
             if len(values) < 2:
-                raise ValueError(f"vary: {path} has {len(values)} value; give at least two, or move it to `set`")
+                raise ValueError(f"vary: {path} has {len(values)} value; give at least two, or use --set {path}=VALUE")
             if any(value in values[:index] for index, value in enumerate(values)):
                 raise ValueError(f"vary: {path} has a value twice; remove one")
         compared = {"vary": [*self.vary], "sizes": [path for size in self.sizes.values() for path in size]}

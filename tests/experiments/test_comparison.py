@@ -285,14 +285,14 @@ def test_command_repeats_the_request(finished: Comparison) -> None:
 def test_errors_name_the_option_and_the_remedy(project: Path, call: Call) -> None:
     for arguments, message in (
         (("--vary", "model.position"), "--vary model.position: expected"),
-        (("--vary", "model.position=none"), "--set model.position=none"),
-        (("--vary", "model.position=none,none"), "--vary model.position has a value twice"),
+        (("--vary", "model.position=none"), "give at least two, or use --set model.position=VALUE"),
+        (("--vary", "model.position=none,none"), "vary: model.position has a value twice"),
         (("--vary", "model.position=none,rotatory"), "rotatory"),
         (("--vary", "model.norm=rms,layer", "--match", "size"), "match"),
         (("--vary", "model.norm=rms,layer", "--vary", "model.norm=rms,layer"), "given twice"),
         (("--vary", "model.norm=rms,layer", "--only", "3"), "--only 3"),
         (("--vary", "model.norm=rms,layer", "--seeds", "0"), "seeds: give a number of seeds from 1"),
-        ((), "nothing is compared with mini.yaml hint: Give the values of a field, --vary"),
+        ((), "nothing is compared; add vary, such as --vary model.position=learned,rotary"),
     ):
         result = call("compare", "mini.yaml", *arguments, "-o", "out", code=2)
         assert message in " ".join(result.stderr.split())
