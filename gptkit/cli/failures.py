@@ -149,11 +149,10 @@ class Command(TyperCommand):
 
     def _suggest(self, ctx: Any, args: list[str], unknown: str) -> None:
         """Report an option that has another name in gptkit, with that name."""
-        from gptkit.cli.other_names import OUTPUT, own_options
+        from gptkit.cli.other_names import OUTPUT, RESULT_ARGUMENTS, own_options
 
-        arguments = [param for param in self.get_params(ctx) if param.param_type_name == "argument"]
-        if unknown in OUTPUT and len(arguments) > 1 and _PATH.search(arguments[-1].metavar or ""):
-            names = " ".join(param.metavar for param in arguments)
+        if unknown in OUTPUT and ctx.info_name in RESULT_ARGUMENTS:
+            names = " ".join(param.metavar for param in self.get_params(ctx) if param.param_type_name == "argument")
             ctx.fail(f"No such option: {unknown}. Write the path without it: {ctx.command_path} {names}")
         own = own_options(args, unknown, [param.name for param in self.get_params(ctx)])
         if own is not None:

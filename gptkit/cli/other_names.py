@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["OUTPUT", "own_options"]
+__all__ = ["OUTPUT", "RESULT_ARGUMENTS", "own_options"]
 
 OUTPUT = frozenset({"-o", "--out", "--output", "--output-dir", "--output_dir", "--outfile"})
-"""Names of the option for the path of the result, which is an argument of some commands."""
+"""Names of the option for the path of the result."""
+RESULT_ARGUMENTS = frozenset({"eject", "export", "import", "train"})
+"""Commands whose last argument is the path of the result."""
 
 _SAMPLERS = {"temp": "temperature", "repeat-penalty": "repetition-penalty", "typical-p": "typical"}
 _OPTIONS = {

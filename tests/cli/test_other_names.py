@@ -40,4 +40,5 @@ def test_other_unknown_options_are_reported_as_before(call: Call, run: Path) -> 
 def test_an_option_for_the_path_of_the_result_is_an_argument(call: Call, command: str, option: str) -> None:
     message = " ".join(call(command, "some", option, "there", code=2).stderr.replace("│", "").split())
     assert f"No such option: {option}. Write the path without it: gptkit {command} " in message
-    assert "without it" not in call("bench", "some", option, "there", code=2).stderr
+    for other in (("bench", "some"), ("diff", "some", "others")):
+        assert "without it" not in call(*other, option, "there", code=2).stderr
