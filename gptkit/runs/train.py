@@ -128,7 +128,8 @@ def train(
         except BaseException:
             restores = placement.replaces and not run_directory.has_checkpoint
             placement.recover()
-            if restores:
+            # What a failed start left is restored as well, and is not called a run: it has no checkpoint.
+            if restores and run_directory.has_checkpoint:
                 _log.warning(
                     "the new run did not reach a checkpoint; the previous run is restored in %s", run_directory.path
                 )
@@ -243,7 +244,6 @@ def _start(
     spec = opened.spec
     later = _written_in_training(spec)
     run_directory.require_unused(later)
-    unstarted = run_directory.unstarted
     new = RunDirectory(placement.begin())
     tokenizer = _tokenizer(opened, new, screen, registry)
     prepared = _data(opened, new, tokenizer, None, screen)
@@ -259,9 +259,6 @@ def _start(
     notes = {**origin, "base": str(opened.base), "data": prepared.fingerprint, "files": files}
     new.write_provenance(spec, registry, **notes)
     placement.place(files)
-    if unstarted:
-        # Without a checkpoint the previous run has nothing to restore.
-        placement.commit()
     return tokenizer, model
 
 

@@ -58,14 +58,14 @@ def test_failed_training_does_not_block_the_next_start(monkeypatch: pytest.Monke
     assert gptkit.load("run").tokenizer.vocab_size < 20
 
 
-def test_failure_after_a_failure_restores_no_run(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_second_failure_reports_no_previous_run(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("gptkit.runs.fit.Trainer.run", lambda self: failed())
     for tokenizer in ("byte", "char"):
         with pytest.raises(gptkit.TrainingError):
             train(f"tokenizer={tokenizer}")
         Path(f"run/tokenizer/{tokenizer}.txt").write_text("mine")
     assert "restored" not in caplog.text
-    assert RunDirectory("run").read_spec().tokenizer.name == "char"
+    assert RunDirectory("run").read_spec().tokenizer.name == "byte"
     assert not [path for path in Path("run").iterdir() if path.name.startswith(".gptkit")]
     assert Path("run/tokenizer/byte.txt").read_text() == "mine"
 
