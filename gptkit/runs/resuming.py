@@ -23,6 +23,9 @@ from gptkit.training.resume import refused_changes
 
 __all__ = ["notes_of_changes", "recorded_spec", "require_same"]
 
+_ALWAYS_RECORDED = ("device", "threads", "torch")
+"""Conditions in every checkpoint that has conditions."""
+
 _LISTED = 6
 """Maximum number of differences in a message; others are counted."""
 
@@ -122,14 +125,15 @@ def require_same(run: ExperimentSpec, asked: ExperimentSpec, run_directory: RunD
 def _changed_conditions(run_directory: RunDirectory, device: torch.device) -> str | None:
     """Return how the conditions of the training differ from those of the newest checkpoint; None if they do not.
 
-    A checkpoint of a version that did not record the conditions is not compared.
+    Conditions that an earlier version did not record are not compared.
     """
     checkpoint = CheckpointStore(run_directory.checkpoints).latest()
     recorded = None if checkpoint is None else read_state(checkpoint)["training"].get("conditions")
     current = conditions(device)
-    if not isinstance(recorded, dict) or any(type(recorded.get(key)) is not type(current[key]) for key in current):
+    if not isinstance(recorded, dict) or any(type(recorded.get(key)) is not type(current[key]) for key in _ALWAYS_RECORDED):
         return None
-    return deviation(recorded, current)
+    processes = recorded.get("processes")
+    return deviation(recorded if isinstance(processes, int) else {**recorded, "processes": current["processes"]}, current)
 
 
 def _has_training(run_directory: RunDirectory) -> bool:
