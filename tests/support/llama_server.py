@@ -39,6 +39,8 @@ def served(file: Path) -> Iterator[Any]:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
+    # A server that is deleted before its loop runs would wait forever; an answer shows that it runs.
+    ask("/completion", prompt=[0], n_predict=1, cache_prompt=False)
     yield ask
     # The server stops when its last reference is deleted.
     parameters = server = None
