@@ -226,8 +226,9 @@ def test_conditions_on_settings_that_differ_are_branches() -> None:
 
 
 @pytest.mark.skipif(find_spec("ruff") is None, reason="ruff is not installed")
-def test_presets_are_formatted(tmp_path: Path) -> None:
-    for index, text in enumerate(presets_written_and_refused()[0].values()):
+@pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.slow)])
+def test_presets_are_formatted(tmp_path: Path, every: int) -> None:
+    for index, text in enumerate(presets_written_and_refused(every)[0].values()):
         (tmp_path / f"model_{index}.py").write_text(text, encoding="utf-8")
     rules = "A,B,C4,E,F,FA,I,PIE,SIM,UP,W"
     for command in (["check", "--select", rules], ["format", "--diff"]):
