@@ -12,6 +12,7 @@ import typer
 
 import gptkit
 from gptkit.cli.failures import Command, Commands, debugging, end_on_sigterm
+from gptkit.cli.streams import open_closed_streams
 from gptkit.core.diagnostics import Diagnostics
 
 __all__ = ["app", "main"]
@@ -112,12 +113,12 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # Characters that the terminal cannot encode are replaced by question marks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    if sys.stderr is not None:
-        sys.stderr = Diagnostics(sys.stderr)
+    sys.stderr = Diagnostics(sys.stderr)
     if debugging():
         import faulthandler
 
