@@ -39,6 +39,7 @@ from gptkit.core.registry import Registry, default_registry
 from gptkit.core.suggestions import did_you_mean
 from gptkit.data.prepared import token_files
 from gptkit.files import dump_yaml, read, validate
+from gptkit.runs.moved import current_base
 from gptkit.runs.placing import Placement
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.versions import naming_versions, require_components
@@ -56,6 +57,7 @@ _KINDS: Mapping[tuple[str, ...], type] = {
     ("imported", "generation"): dict,
     ("imported", "token_settings"): dict,
     ("base",): str,
+    ("base_from_run",): str,
 }
 """The types of entries of provenance.json that are used."""
 
@@ -268,12 +270,23 @@ class RunDirectory:
     def read_provenance(self) -> dict[str, Any]:
         """Return the content of provenance.json; empty if the file is missing.
 
+        If the run was moved together with its spec, `base` is the new directory.
+
         Raises:
             CheckpointError: the file is damaged.
             FileError: the file may not be read.
         """
         with reading(self.provenance):
-            return self._read_provenance()
+            notes = self._read_provenance()
+        base = current_base(notes, self.path)
+        return notes if base is None else {**notes, "base": base}
+
+    @property
+    def base_is_missing(self) -> bool:
+        """Whether the recorded base directory of the spec's relative paths does not exist."""
+        with reading(self.provenance):
+            base = self._read_provenance().get("base")
+        return base is not None and not Path(base).is_dir()
 
     def _read_provenance(self) -> dict[str, Any]:
         try:

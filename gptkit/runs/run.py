@@ -8,7 +8,7 @@ from typing import Any
 
 from gptkit.checkpoint.entries import MODEL
 from gptkit.checkpoint.store import CheckpointStore, read_state
-from gptkit.core.errors import CheckpointError, DataError
+from gptkit.core.errors import CheckpointError, DataError, GptkitError
 from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
 from gptkit.data.prepared import token_files
@@ -21,6 +21,7 @@ from gptkit.model.gpt import GPT
 from gptkit.model.merging import has_adapters, merged_model, merged_spec
 from gptkit.runs.build import new_model
 from gptkit.runs.conversation import Conversation
+from gptkit.runs.corpus import find_prepared
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.evaluating import NO_BITS_PER_BYTE, Progress, evaluate_files, evaluate_tokens, numbers
 from gptkit.runs.opening import Opened
@@ -298,11 +299,24 @@ class Run(Views):
     def prepared(self) -> Prepared:
         """Return the run's corpus as tokens, which are prepared again if they were removed."""
         directory = RunDirectory(self.directory)
-        if token_files(directory.data):
-            return open_prepared(directory.data)
         base = Path(self.provenance.get("base", "."))
+        if token_files(directory.data):
+            try:
+                return open_prepared(directory.data)
+            except DataError:
+                if (moved := self._prepared_elsewhere(base)) is None:
+                    raise
+                return moved
         with directory.lock():
             return prepare(self.spec.data, self.tokenizer, directory.data, base)
+
+    def _prepared_elsewhere(self, base: Path) -> Prepared | None:
+        """Return the run's tokens among those prepared in `base`, to which it was moved; None if they are not found."""
+        try:
+            prepared = find_prepared(Opened(self.spec, base))
+        except GptkitError:
+            return None
+        return prepared if prepared is not None and prepared.fingerprint == self.provenance.get("data") else None
 
 
 def load(

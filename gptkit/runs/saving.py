@@ -16,6 +16,7 @@ from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.model.gpt import GPT
 from gptkit.runs.build import new_model
 from gptkit.runs.directory import RunDirectory
+from gptkit.runs.moved import base_notes
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
 from gptkit.runs.spec import ExperimentSpec
@@ -144,7 +145,7 @@ def write_run(
             new.write_spec(opened.spec)
             written = [path.relative_to(new.path).as_posix() for path in sorted(new.path.rglob("*")) if path.is_file()]
             written = ["provenance.json", *(name for name in written if not name.startswith("checkpoints/"))]
-            new.write_provenance(opened.spec, registry, **notes, base=str(opened.base), files=written)
+            new.write_provenance(opened.spec, registry, **notes, **base_notes(opened.base, run.path), files=written)
             placement.place(written)
             placement.commit()
         except BaseException:

@@ -26,6 +26,7 @@ from gptkit.runs.cautions import cautions
 from gptkit.runs.corpus import find_prepared, fit_tokenizer
 from gptkit.runs.directory import WRITTEN_IN_TRAINING, RunDirectory
 from gptkit.runs.fit import fit, initial_model
+from gptkit.runs.moved import base_notes, moved_hint
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
 from gptkit.runs.resuming import notes_of_changes, recorded_spec, require_same
@@ -256,7 +257,7 @@ def _start(
     init = spec.training.init_from
     # Entries that an export requires of the external model of the weights.
     origin = {} if init is None else source_of(init, opened.base, registry).notes()
-    notes = {**origin, "base": str(opened.base), "data": prepared.fingerprint, "files": files}
+    notes = {**origin, **base_notes(opened.base, run_directory.path), "data": prepared.fingerprint, "files": files}
     new.write_provenance(spec, registry, **notes)
     placement.place(files)
     return tokenizer, model
@@ -278,11 +279,17 @@ def _continue(
     ]
     tokenizer = _tokenizer(opened, run_directory, screen, registry)
     trained_on = previous.get("data") if run_directory.has_checkpoint else None
-    prepared = _data(opened, run_directory, tokenizer, trained_on, screen)
+    try:
+        prepared = _data(opened, run_directory, tokenizer, trained_on, screen)
+    except DataError as error:
+        if not run_directory.base_is_missing or str(opened.base) != previous.get("base"):
+            raise
+        raise DataError(error.message, hint=moved_hint(run_directory.path)) from None
     run_directory.write_spec(spec)
     notes: dict[str, Any] = {key: previous[key] for key in ("imported",) if key in previous}
+    notes |= base_notes(opened.base, run_directory.path)
     files = list(dict.fromkeys([*own, *later]))
-    run_directory.write_provenance(spec, registry, base=str(opened.base), **notes, data=prepared.fingerprint, files=files)
+    run_directory.write_provenance(spec, registry, **notes, data=prepared.fingerprint, files=files)
     return tokenizer, prepared
 
 
