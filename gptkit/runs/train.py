@@ -109,6 +109,8 @@ def train(
         refuse_oversized_batch(opened.spec, processes.parts)
         run_directory.recover()
         _require_allowed(run_directory, opened, resume=resume, overwrite=overwrite)
+        if resume and run_directory.unstarted:
+            _log.warning("%s has no checkpoint, so the training starts from step 0", run_directory.path)
         stack.enter_context(run_directory.lock())
         remove_leftovers(run_directory.path)
         placement = Placement(run_directory)

@@ -232,18 +232,24 @@ def test_resumed_run_equals_an_uninterrupted_one(trained: gptkit.Run, directory:
     assert (directory / "samples.txt").read_bytes() == (trained.directory / "samples.txt").read_bytes()
 
 
-def test_resuming_before_the_first_checkpoint_restarts(trained: gptkit.Run, directory: Path) -> None:
+def test_resuming_before_the_first_checkpoint_restarts(
+    trained: gptkit.Run, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("checkpoints", "data", "tokenizer"):
         shutil.rmtree(directory / name)
     run = gptkit.resume(directory, progress=False)
+    assert f"{directory} has no checkpoint, so the training starts from step 0" in caplog.text
     assert same(weights(run.model), weights(trained.model))
     steps = [json.loads(line)["step"] for line in (directory / "metrics.jsonl").read_text().splitlines()]
     assert steps == [0, 2, 3, 4, 6]
 
 
-def test_resume_starts_a_missing_run(trained: gptkit.Run, corpus: Path, tmp_path: Path) -> None:
+def test_resume_starts_a_missing_run(
+    trained: gptkit.Run, corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = quiet(spec(corpus), tmp_path / "new", resume=True)
     assert same(weights(run.model), weights(trained.model))
+    assert "no checkpoint" not in caplog.text
     with pytest.raises(CheckpointError, match="run not found"):
         gptkit.resume(tmp_path / "nothing")
 
