@@ -29,6 +29,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gptkit.cli.console import label, note, plural, warn
+from gptkit.cli.environment import is_on
 from gptkit.core.errors import NO_ROOM, GptkitError, RegistryError, SpecError
 from gptkit.core.memory import is_exhaustion
 
@@ -79,7 +80,7 @@ _OF_PYTHON = re.compile(r"(--(\w+)) \(\2=True\)")
 
 def debugging() -> bool:
     """Return whether tracebacks are requested."""
-    return os.environ.get("GPTKIT_DEBUG", "") not in ("", "0")
+    return is_on("GPTKIT_DEBUG")
 
 
 def end_on_sigterm() -> None:

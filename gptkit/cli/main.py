@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 import gptkit
+from gptkit.cli import console
+from gptkit.cli.environment import misspelled
 from gptkit.cli.failures import Command, Commands, debugging, end_on_sigterm
 from gptkit.cli.streams import open_closed_streams
 from gptkit.core.diagnostics import Diagnostics
@@ -124,6 +126,8 @@ def main() -> None:
 
         faulthandler.enable()
     end_on_sigterm()
+    for name, meant in misspelled().items():
+        console.warn(f"environment variable {name} is not used; did you mean {meant}?")
     # The interpreter's last collection would examine every object of a process that ends.
     atexit.register(gc.freeze)
     app()

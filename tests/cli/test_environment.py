@@ -1,0 +1,48 @@
+"""Environment variables of the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gptkit
+from gptkit.cli.environment import VARIABLES, is_on, misspelled
+
+
+def test_misspelled_variables_are_named_with_the_one_that_is_meant() -> None:
+    given = ["GPTKIT_CAHCE", "GPTKIT_DISABLED", "GPTKITCACHE", "gptkit_debug", *VARIABLES, "GPTKIT_OF_A_PLUGIN", "PATH"]
+    assert misspelled(dict.fromkeys(given, "1")) == {
+        "GPTKIT_CAHCE": "GPTKIT_CACHE",
+        "GPTKIT_DISABLED": "GPTKIT_DISABLE",
+        "GPTKITCACHE": "GPTKIT_CACHE",
+        "gptkit_debug": "GPTKIT_DEBUG",
+    }
+
+
+def test_misspelled_variable_prints_one_warning() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gptkit", "--version"],
+        env={**os.environ, "GPTKIT_CAHCE": "x"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0
+    assert done.stderr == "warning: environment variable GPTKIT_CAHCE is not used; did you mean GPTKIT_CACHE?\n"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("yes", True), ("0", False), ("False", False), ("", False)])
+def test_switches(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPTKIT_DEBUG", value)
+    assert is_on("GPTKIT_DEBUG") is expected
+
+
+def test_all_variables_that_the_sources_read_are_known() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in Path(gptkit.__file__).parent.rglob("*.py"))
+    read = set(re.findall(r"[\"\']GPTKIT_[A-Z_]+[\"\']", sources))
+    assert {name.strip("\"'") for name in read} == set(VARIABLES)
