@@ -16,6 +16,7 @@ The name is looked up when the value is validated, so plugins installed after th
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, cast, get_args
@@ -27,7 +28,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from gptkit.core.errors import GptkitError, Problem, RegistryError
 from gptkit.core.spec import Spec, describe, fail
 
-__all__ = ["Component", "Resolver", "component", "optional_component", "resolver_of", "set_default_resolver"]
+__all__ = ["Component", "Resolver", "component", "in_braces", "optional_component", "resolver_of", "set_default_resolver"]
 
 
 class Resolver(Protocol):
@@ -188,11 +189,16 @@ class Component(Spec):
         name = fields.get("name")
         if not isinstance(name, str):
             known = ", ".join(resolver.names(cls.kind))
+            if len(fields) == 1 and (only := next(iter(fields))) in resolver.names(cls.kind):
+                fail(f"{cls.kind} has no 'name'; {in_braces(only)}", (), value)
             what = "has no 'name'" if name is None else "'name' is not a text"
             raise PydanticCustomError("component", f"{cls.kind} {what}; choose one of: {{known}}", {"known": known})
         try:
             chosen = resolver.component(cls.kind, name)
         except RegistryError as error:
+            with_value = _WITH_VALUE.match(name)
+            if with_value is not None and with_value[1] in resolver.names(cls.kind):
+                fail(f"unknown {cls.kind} {name!r}; {in_braces(with_value[1])}", path, value)
             fail(error.message, path, value)
         fields["name"] = chosen.component_name()
         for old, new in chosen.renamed_fields.items():
@@ -200,6 +206,15 @@ class Component(Spec):
                 resolver.warn_renamed(f"field {old!r} of {cls.kind} {chosen.component_name()!r}", new)
                 fields.setdefault(new, fields.pop(old))
         return chosen.model_validate(fields, context=info.context)
+
+
+_WITH_VALUE = re.compile(r"([\w.-]+)\s*[=:(\s]")
+"""A component's name with a value behind it, as on the command line: ``temperature=0.8``."""
+
+
+def in_braces(name: str) -> str:
+    """Return the remedy for a component whose fields are written in another form, such as ``temperature=0.8``."""
+    return f"write its fields in braces, with its name: {{name: {name}, FIELD: VALUE}}"
 
 
 _OPTIONAL_BUILDS = ("build_embedding", "build_stacked")

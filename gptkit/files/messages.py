@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic_core import ErrorDetails
 
-from gptkit.core.component import Component
+from gptkit.core.component import Component, in_braces
 from gptkit.core.registry import Registry
 from gptkit.core.spec import describe
 from gptkit.core.suggestions import closest, did_you_mean
 from gptkit.core.yaml import plain_scalar
 from gptkit.files.elsewhere import Section, fields_of, names_of
+from gptkit.files.numerals import numeral
 from gptkit.files.tracing import Trace
 
 __all__ = ["expected", "is_misspelled_name", "message"]
@@ -45,8 +46,8 @@ _BOUNDS = {
     "less_than": ("must be less than {}", "lt"),
     "less_than_equal": ("must be at most {}", "le"),
     "multiple_of": ("must be a multiple of {}", "multiple_of"),
-    "string_too_short": ("must have at least {} characters", "min_length"),
-    "string_too_long": ("must have at most {} characters", "max_length"),
+    "string_too_short": ("must have at least {}", "min_length"),
+    "string_too_long": ("must have at most {}", "max_length"),
     "string_pattern_mismatch": ("must match the pattern {}", "pattern"),
 }
 _MISSPELLED = 0.85
@@ -66,14 +67,21 @@ def message(error: ErrorDetails, result: Trace, root: Section, registry: Registr
         first = next(iter(error["input"]))
         return f"item {first} cannot be set, since the spec has no such list; set the whole list {str(result.path[-1])!r}"
     if wanted == "a list" and isinstance(error["input"], (str, int, float)) and not isinstance(error["input"], bool):
-        return f"expected {wanted}, got {got}; write it in brackets: [{error['input']}]"
+        item = repr(str(error["input"])) if _of_texts(result) else error["input"]
+        return f"expected {wanted}, got {got}; write it in brackets: [{item}]"
     if wanted in ("a number", "a whole number") and _is_quoted(error["input"], whole=wanted == "a whole number"):
         return f"expected {wanted}, got {got}; remove the quotes"
+    if wanted in ("a number", "a whole number") and isinstance(error["input"], str):
+        written = numeral(error["input"], whole=wanted == "a whole number")
+        return f"expected {wanted}, got {got}" + (f"; write {written}" if written else "")
+    if wanted == "a text" and isinstance(error["input"], (int, float)):
+        return f"expected {wanted}, got {got}; put it in quotes"
     if wanted is not None:
         return f"expected {wanted}, got {got}"
     if kind in _BOUNDS:
         form, key = _BOUNDS[kind]
-        return f"{form.format(_number(context[key]))}, got {_bare(error['input'])}"
+        bound = _count(int(context[key]), "character") if kind.startswith("string_too") else _number(context[key])
+        return f"{form.format(bound)}, got {_bare(error['input'])}"
     if kind == "extra_forbidden":
         return _unknown_key(str(result.path[-1]), result, root, registry)
     if kind == "missing":
@@ -98,6 +106,13 @@ def _is_quoted(value: Any, *, whole: bool) -> bool:
     """Return whether a text would be a number without its quotes."""
     number = plain_scalar(value) if isinstance(value, str) else None
     return isinstance(number, int if whole else (int, float)) and not isinstance(number, bool)
+
+
+def _of_texts(result: Trace) -> bool:
+    """Return whether a field is a list of texts."""
+    annotation = None if result.field is None else result.field.annotation
+    items = [get_args(item)[0] if get_origin(item) is Annotated else item for item in get_args(annotation)]
+    return str in items
 
 
 def is_misspelled_name(result: Trace) -> bool:
@@ -127,6 +142,8 @@ def _unknown_key(key: str, result: Trace, root: Section, registry: Registry) -> 
     listed = f"fields: {', '.join(fields)}" if fields else "it has no fields"
     if is_misspelled_name(result):
         return f"{owner.kind} has no field {key!r}; did you mean 'name'?"
+    if key in registry.names(owner.kind):
+        return f"{what}; {in_braces(key)}"
     having = [name for name, entry in registry.entries(owner.kind).items() if key in entry.cls.model_fields]
     inside = _meant(key, result, (Section(result.path[:-1], owner, result.data),), registry)
     outside = None if inside or having else _meant(key, result, (root,), registry)

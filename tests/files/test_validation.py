@@ -59,6 +59,15 @@ nam: x
     ]
 
 
+def test_fields_behind_a_name_are_reported_with_the_form_of_components(messages):
+    form = "write its fields in braces, with its name: {name: exact, FIELD: VALUE}"
+    assert messages("needed: 1\nsamplers: [{exact: 5}, exact=5, exact 5]") == [
+        f"gpt.yaml:2:12: samplers.0: norm has no 'name'; {form}",
+        f"gpt.yaml:2:24: samplers.1: unknown norm 'exact=5'; {form}",
+        f"gpt.yaml:2:33: samplers.2: unknown norm 'exact 5'; {form}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -66,6 +75,12 @@ nam: x
         ("steps: '10'", "steps: expected a whole number, got the text '10'; remove the quotes"),
         ("steps: '1.5'", "steps: expected a whole number, got the text '1.5'"),
         ("steps: 1.5", "steps: expected a whole number, got the number 1.5"),
+        ("steps: 1_0", "steps: expected a whole number, got the text '1_0'; write 10"),
+        ("steps: 1k", "steps: expected a whole number, got the text '1k'; write 1000"),
+        ("steps: 1/2", "steps: expected a whole number, got the text '1/2'"),
+        ("offset: 1/8", "offset: expected a number, got the text '1/8'; write 0.125"),
+        ("offset: 10%", "offset: expected a number, got the text '10%'; write 0.1"),
+        ("offset: nan", "offset: expected a number, got the text 'nan'"),
         ("steps: [1]", "steps: expected a whole number, got a list"),
         ("steps: ", "steps: expected a whole number, got nothing"),
         ("steps: 10", "steps: must be less than 10, got 10"),
@@ -75,8 +90,10 @@ nam: x
         ("sizes: 5", "sizes: expected a list, got the number 5; write it in brackets: [5]"),
         ("sizes: [1, x]", "sizes.1: expected a whole number, got the text 'x'"),
         ("sizes: [1, 2, 3, 4]", "sizes: must have at most 3 items, got 4"),
-        ("label: 5", "label: expected a text, got the number 5"),
-        ("label: ''", "label: must have at least 1 characters, got the text ''"),
+        ("label: 5", "label: expected a text, got the number 5; put it in quotes"),
+        ("labels: 5", "labels: expected a list, got the number 5; write it in brackets: ['5']"),
+        ("labels: [5]", "labels.0: expected a text, got the number 5; put it in quotes"),
+        ("label: ''", "label: must have at least 1 character, got the text ''"),
         ("label: A", "label: must match the pattern ^[a-z]+$, got the text 'A'"),
         ("label: true", "label: expected a text, got the truth value true"),
         # unions are one error: that of the branch that accepted the type
@@ -89,11 +106,19 @@ nam: x
         ("name: plain, eps: 0", "eps: must be greater than 0, got 0"),
         ("name: exact, nam: plain", "nam: norm has no field 'nam'; did you mean 'name'?"),
         ("name: 5", "norm 'name' is not a text; choose one of: exact, other, plain"),
+        (
+            "exact: {steps: 5}",
+            "exact: norm 'plain' has no field 'exact'; write its fields in braces, with its name: {name: exact, ",
+        ),
+        (
+            "name: exact=5",
+            "name: unknown norm 'exact=5'; write its fields in braces, with its name: {name: exact, ",
+        ),
         ("name: ", "norm has no 'name'; choose one of: exact, other, plain"),
     ],
 )
 def test_messages_have_one_style(messages, fields, message):
-    start = "" if fields.startswith("name") else "name: exact, "
+    start = "" if fields.startswith(("name", "exact")) else "name: exact, "
     [line] = messages(f"needed: 1\nnorm: {{{start}{fields}}}")
     location, _, rest = line.partition(": ")
     assert location.startswith("gpt.yaml:2:")
@@ -216,7 +241,9 @@ def test_malformed_requirements_are_an_ordinary_error(messages):
         "gpt.yaml:1:1: requires: expected a list, got a mapping",
         "gpt.yaml:2:9: needed: expected a whole number, got the text 'x'",
     ]
-    assert messages("requires: [5]\nneeded: 1") == ["gpt.yaml:1:12: requires.0: expected a text, got the number 5"]
+    assert messages("requires: [5]\nneeded: 1") == [
+        "gpt.yaml:1:12: requires.0: expected a text, got the number 5; put it in quotes"
+    ]
 
 
 # -- layers ----------------------------------------------------------------------------------------------------

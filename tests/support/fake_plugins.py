@@ -94,6 +94,7 @@ class Exact(Norm):
     either: int | list[int] | None = Field(None, description="A union.")
     bias: bool = Field(False, description="A truth value.")
     label: str = Field("x", min_length=1, pattern="^[a-z]+$", description="A text.")
+    labels: tuple[str, ...] = Field((), description="Texts.")
 
 
 class Gate(Mixer):
