@@ -27,6 +27,7 @@ _BINARY = {
     b"GGUF\3\0": "a model in a GGUF file",
 }
 """Descriptions of binary files by their first bytes."""
+_TAR = slice(257, 262)
 _PROBED = 64
 
 
@@ -78,6 +79,8 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
 def _require_text(head: bytes, source: str, hint: str) -> None:
     """Raise if a file begins like a known binary format or like UTF-16."""
     what = next((what for magic, what in _BINARY.items() if head.startswith(magic)), None)
+    if head[_TAR] == b"ustar":
+        what = "a tar archive"
     if what is not None:
         raise DataError(
             f"{source}: not a text, but {what}",

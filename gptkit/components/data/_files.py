@@ -7,6 +7,7 @@ import glob
 import hashlib
 import io
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -127,6 +128,13 @@ def _expand(written: str, patterns: Sequence[str], base: Path, others: list[Path
     if path.is_symlink():
         raise _dangling(path)
     if not glob.has_magic(written):
+        if re.match(r"[a-z][a-z0-9+.-]*://", written, re.IGNORECASE):
+            raise DataError(f"{written}: an address, not a path", hint="Download it; data.path names files of this machine.")
+        if "$" in written:
+            raise DataError(
+                f"{path}: file or directory not found",
+                hint="Environment variables are not replaced in a spec; write the path, which may begin with ~.",
+            )
         raise DataError(
             f"{path}: file or directory not found",
             hint=f"Relative paths count from {base.resolve()}; write a file, a directory or a glob such as books/*.txt.",

@@ -6,7 +6,6 @@ import codecs
 import functools
 import json
 import logging
-import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from gptkit.components.data._files import (
     open_file,
     shown,
 )
+from gptkit.components.data._records import REMEDY, array_remedy, remedy
 from gptkit.core.errors import DataError
 from gptkit.core.spec import fail
 from gptkit.kinds.data import DataSpec, Document
@@ -93,9 +93,10 @@ class JsonLinesDataSpec(DataSpec):
                     if number == 1:
                         line = line.removeprefix(codecs.BOM_UTF8)
                         if line.lstrip().startswith(b"[") and not self.skip_bad_lines:
+                            begin = line.lstrip()[1:].lstrip() or next(file, b"").lstrip()
                             raise DataError(
                                 f"{path}:1: a JSON array, where each line should be an object",
-                                hint=_with_jq(".[]", path),
+                                hint=array_remedy(path, begin, self.field),
                             )
                     if not line.strip():
                         continue
@@ -116,7 +117,7 @@ class JsonLinesDataSpec(DataSpec):
                             skipped += 1
                             continue
                         first_one = objects == (0 if value is None else 1)
-                        hint = _remedy(path, line, value, self._own_fields()) if first_one else _REMEDY
+                        hint = remedy(path, line, value, self._own_fields()) if first_one else REMEDY
                         raise DataError(f"{path}:{number}: {error}", hint=hint) from None
                     if text.strip():
                         masked = ((0, len(prompt)),) if prompt and self.mask_prompt else ()
@@ -140,50 +141,6 @@ class JsonLinesDataSpec(DataSpec):
         if self.messages_field is not None:
             prompts = ("messages", self.messages_field, self.mask_prompt)
         return fingerprint_files(files, "jsonl", self.field, self.skip_bad_lines, *prompts)
-
-
-_REMEDY = "Correct the line, or set `skip_bad_lines: true` to skip all such lines."
-
-
-def _remedy(path: Path, line: bytes, value: dict[str, Any] | None, names: dict[str, str]) -> str:
-    """Return the remedy for the first line with text of a file, which shows whether all others are wrong, too.
-
-    Args:
-        path: the file.
-        line: the line.
-        value: its object, if it has one.
-        names: the fields that are read from it, by the names of the settings.
-    """
-    if value is not None:
-        missing = next((setting for setting, name in names.items() if name not in value), None)
-        if missing is None:
-            return _REMEDY
-        if missing == "field" and isinstance(value.get("messages"), list):
-            return "Set `messages_field: messages` to read conversations. " + _REMEDY
-        return f"Set `{missing}` to the name of a field of the file. " + _REMEDY
-    if line.strip() in (b"{", b"["):
-        return _with_jq(".", path)
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return (
-            "The file is a table: write its column of texts as JSON Lines, with Python's csv.DictReader and json.dumps, "
-            "or read it as plain text, with data.name `text`."
-        )
-    if line.lstrip().startswith(b"{"):
-        return _REMEDY
-    return "If the file is not JSON Lines, set data.name to `text` to read it as plain text. " + _REMEDY
-
-
-def _with_jq(program: str, path: Path) -> str:
-    """Return the remedy for a file of JSON in another form: the command that writes an object per line."""
-    name = path.name.removesuffix(path.suffix) if path.suffix.lower() in _READ_BY else path.name
-    target = path.with_name(f"lines-{name}")
-    read = f"{_READ_BY[path.suffix.lower()]} {shlex.quote(str(path))} | " if name != path.name else ""
-    source = "" if read else f" {shlex.quote(str(path))}"
-    return f"Convert it: {read}jq -c {shlex.quote(program)}{source} > {shlex.quote(str(target))}"
-
-
-_READ_BY = {".gz": "gzip -dc", ".bz2": "bzip2 -dc", ".xz": "xz -dc", ".zst": "zstd -dc"}
-"""Commands that write the content of a compressed file."""
 
 
 @functools.cache

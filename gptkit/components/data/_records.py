@@ -1,0 +1,106 @@
+"""Remedies for JSON files whose lines are not the objects that are read."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["REMEDY", "array_remedy", "remedy"]
+
+_DEEPEST = 8
+"""Texts below more objects are not searched for."""
+
+REMEDY = "Correct the line, or set `skip_bad_lines: true` to skip all such lines."
+
+
+def remedy(path: Path, line: bytes, value: dict[str, Any] | None, names: dict[str, str]) -> str:
+    """Return the remedy for the first line with text of a file, which shows whether all others are wrong, too.
+
+    Args:
+        path: the file.
+        line: the line.
+        value: its object, if it has one.
+        names: the fields that are read from it, by the names of the settings.
+    """
+    if value is not None:
+        fields = [name for setting, name in names.items() if setting != "messages_field"]
+        nested = next(filter(None, (_nested(value, name) for name in fields)), None)
+        if nested is not None:
+            return _with_jq(nested, path)
+        missing = next((setting for setting, name in names.items() if name not in value), None)
+        if missing is None:
+            return REMEDY
+        if missing == "field" and isinstance(value.get("messages"), list):
+            return "Set `messages_field: messages` to read conversations. " + REMEDY
+        return f"Set `{missing}` to the name of a field of the file. " + REMEDY
+    if line.strip() in (b"{", b"["):
+        return _with_jq(".", path)
+    if line.lstrip().startswith(b'"'):
+        return _with_jq(f"{{{_key(next(iter(names.values())))}: .}}", path)
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return (
+            "The file is a table: write its column of texts as JSON Lines, with Python's csv.DictReader and json.dumps, "
+            "or read it as plain text, with data.name `text`."
+        )
+    if line.lstrip().startswith(b"{"):
+        return REMEDY
+    return "If the file is not JSON Lines, set data.name to `text` to read it as plain text. " + REMEDY
+
+
+def _with_jq(program: str, path: Path) -> str:
+    """Return the remedy for a file of JSON in another form: the command that writes an object per line."""
+    name = path.name.removesuffix(path.suffix) if path.suffix.lower() in _READ_BY else path.name
+    target = path.with_name(f"lines-{name}")
+    read = f"{_READ_BY[path.suffix.lower()]} {shlex.quote(str(path))} | " if name != path.name else ""
+    source = "" if read else f" {shlex.quote(str(path))}"
+    return f"Convert it: {read}jq -c {shlex.quote(program)}{source} > {shlex.quote(str(target))}"
+
+
+_READ_BY = {".gz": "gzip -dc", ".bz2": "bzip2 -dc", ".xz": "xz -dc", ".zst": "zstd -dc"}
+"""Commands that write the content of a compressed file."""
+
+
+def array_remedy(path: Path, begin: bytes, field: str) -> str:
+    """Return the remedy for a file that is an array, or has an array on each line.
+
+    Args:
+        path: the file.
+        begin: the beginning of the first item.
+        field: the field that is read from each line.
+    """
+    return _with_jq(f".[] | {{{_key(field)}: .}}" if begin.startswith(b'"') else ".[]", path)
+
+
+def _nested(value: dict[str, Any], name: str) -> str | None:
+    """Return the jq program that adds a field with a text that the object has further inside; None without one."""
+    here = value.get(name)
+    if isinstance(here, str):
+        return None
+    if isinstance(here, list) and here and all(isinstance(item, str) for item in here):
+        return f'. + {{{_key(name)}: (.{_key(name)} | join("\\n"))}}'
+    inside = here if isinstance(here, dict) else value if name not in value else {}
+    start = (name,) if isinstance(here, dict) else ()
+    paths = [(start + keys, text) for keys, text in _texts(inside)]
+    named = [keys for keys, _ in paths if ".".join(keys) == name or (len(keys) > 1 and keys[-1] == name)]
+    if not named and any(len(keys) == 1 for keys, _ in paths):
+        return None  # another field of the object may be meant
+    chosen = named[0] if named else max(paths, key=lambda each: len(each[1]), default=((), ""))[0]
+    return f". + {{{_key(name)}: {''.join(f'.{_key(key)}' for key in chosen)}}}" if len(chosen) > 1 else None
+
+
+def _texts(value: dict[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the texts in an object and in the objects inside it, with their keys."""
+    for key, item in value.items():
+        if isinstance(item, str):
+            yield (*keys, key), item
+        elif isinstance(item, dict) and len(keys) < _DEEPEST:
+            yield from _texts(item, (*keys, key))
+
+
+def _key(name: str) -> str:
+    """Return a key as jq reads it after a period and in an object."""
+    return name if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) else json.dumps(name, ensure_ascii=False)

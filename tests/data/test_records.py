@@ -1,0 +1,82 @@
+"""Remedies for JSON files in another form: the commands of the hints are executed, and their results read."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gptkit.components.data.jsonl import JsonLinesDataSpec
+from gptkit.components.data.text import TextDataSpec
+from gptkit.core.errors import DataError
+
+
+def _hint(tmp_path: Path, text: str, **fields: Any) -> str:
+    (tmp_path / "a b.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        list(JsonLinesDataSpec(path=("a b.jsonl",), **fields).documents(tmp_path))
+    assert caught.value.hint is not None
+    return caught.value.hint
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+@pytest.mark.parametrize(
+    ("text", "field", "expected"),
+    [
+        ('["one", "two"]\n', "text", ["one", "two"]),
+        ('[\n  "one",\n  "two"\n]\n', "text", ["one", "two"]),
+        ('["one"]\n["two"]\n', "body text", ["one", "two"]),
+        ('[\n  {"text": "one"}\n]\n', "text", ["one"]),
+        ('"one"\n"two"\n', "text", ["one", "two"]),
+        ('{"text": ["one", "two"]}\n', "text", ["one\ntwo"]),
+        ('{"id": 1, "meta": {"content": "one"}}\n', "text", ["one"]),
+        ('{"id": 1, "meta": {"content": "one"}}\n', "meta", ["one"]),
+        ('{"id": "a", "meta": {"content": "one", "by": "someone else"}}\n', "meta.content", ["one"]),
+        ('{"id": "a", "a b": {"c": {"text": "one"}}}\n', "text", ["one"]),
+    ],
+)
+def test_command_of_the_hint_writes_what_the_spec_reads(tmp_path: Path, text: str, field: str, expected: list[str]) -> None:
+    command = _hint(tmp_path, text, field=field).removeprefix("Convert it: ")
+    subprocess.run(["sh", "-c", command], check=True, timeout=60)
+    documents = JsonLinesDataSpec(path=("lines-a b.jsonl",), field=field).documents(tmp_path)
+    assert [document.text for document in documents] == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"content": "one", "meta": {"by": "x"}}\n',
+        '{"meta": {"number": 1}}\n',
+        '{"a": ' * 100 + '"x"' + "}" * 100 + "\n",
+    ],
+)
+def test_other_fields_have_the_general_remedy(tmp_path: Path, text: str) -> None:
+    assert "Convert it" not in _hint(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["books.txt", "books.txt.gz"])
+def test_tar_archive_is_named(tmp_path: Path, name: str) -> None:
+    with tarfile.open(tmp_path / name, "w:gz" if name.endswith(".gz") else "w") as archive:
+        archive.addfile(tarfile.TarInfo("one.txt"), io.BytesIO())
+    with pytest.raises(DataError, match="not a text, but a tar archive"):
+        list(TextDataSpec(path=(name,)).documents(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "hint"),
+    [
+        ("https://example.com/a.txt", "https://example.com/a.txt: an address, not a path", "Download it"),
+        ("$HOME/a.txt", "not found", "Environment variables are not replaced"),
+        ("a.txt", "not found", "Relative paths count from"),
+    ],
+)
+def test_path_in_another_notation_has_its_own_remedy(tmp_path: Path, path: str, message: str, hint: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        list(TextDataSpec(path=(path,)).documents(tmp_path))
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(hint)
