@@ -30,6 +30,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from gptkit.cli.console import label, note, plural, warn
 from gptkit.cli.environment import is_on
+from gptkit.core.commands import quoted
 from gptkit.core.errors import NO_ROOM, GptkitError, RegistryError, SpecError
 from gptkit.core.memory import is_exhaustion
 
@@ -118,9 +119,14 @@ def _with_value(argument: str, following: str) -> str:
 
 
 def _expanded(value: Any) -> Any:
-    """Replace ``~`` at the beginning of a path, or of paths: shells leave it in quotes and in ``--output=~/runs``."""
+    """Replace ``~`` at the beginning of a path, or of paths: shells leave it in quotes and in ``--output=~/runs``.
+
+    A path that begins with a dash gets its directory, so that the commands of messages do not read it as an option.
+    """
     if isinstance(value, (list, tuple)):
         return type(value)(_expanded(each) for each in value)
+    if isinstance(value, str) and value.startswith("-") and value != "-":
+        return f"./{value}"
     if isinstance(value, (str, Path)) and re.match(r"~(/|$)", str(value)):
         with contextlib.suppress(RuntimeError):  # the user has no home directory
             return type(value)(Path(value).expanduser())
@@ -155,6 +161,9 @@ class Command(TyperCommand):
         if unknown in OUTPUT and ctx.info_name in RESULT_ARGUMENTS:
             names = " ".join(param.metavar for param in self.get_params(ctx) if param.param_type_name == "argument")
             ctx.fail(f"No such option: {unknown}. Write the path without it: {ctx.command_path} {names}")
+        word = next((arg for arg in args if arg.startswith(unknown) and Path(arg).exists()), None)
+        if word is not None:
+            ctx.fail(f"No such option: {unknown}. For the file or directory, write: {quoted(Path(word))}")
         own = own_options(args, unknown, [param.name for param in self.get_params(ctx)])
         if own is not None:
             ctx.fail(f"No such option: {unknown}. Write: {own}")

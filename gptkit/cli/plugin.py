@@ -55,6 +55,7 @@ def new(
     """
     from gptkit.cli.plugin_files import render
     from gptkit.core.atomic import atomic_directory, write_text
+    from gptkit.core.commands import quoted
     from gptkit.core.registry import default_registry
 
     contents = render(name, kind)
@@ -73,7 +74,9 @@ def new(
             write_text(target, text)
     for path in contents:
         console.out(str(directory / path))
-    console.note(f"next: pip install -e '{directory}[test]', then: gptkit plugin check gptkit-{name}", style="dim")
+    console.note(
+        f"next: pip install -e {quoted(f'{directory}[test]')}, then: gptkit plugin check gptkit-{name}", style="dim"
+    )
 
 
 @app.command(cls=Command)

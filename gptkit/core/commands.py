@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import PurePath
 
 __all__ = ["command", "quoted"]
 
@@ -14,9 +15,15 @@ def command(beginning: str, *words: object) -> str:
         beginning: the command, which is not quoted: ``gptkit train --resume``.
         words: the words after it, such as paths.
     """
-    return f"{beginning} {shlex.join(map(str, words))}"
+    return f"{beginning} {shlex.join(map(_word, words))}"
 
 
 def quoted(word: object) -> str:
     """Return one word of a command, in quotes if it needs some."""
-    return shlex.quote(str(word))
+    return shlex.quote(_word(word))
+
+
+def _word(word: object) -> str:
+    """Return a word; a path that begins with a dash would be read as an option, so that it gets its directory."""
+    text = str(word)
+    return f"./{text}" if isinstance(word, PurePath) and text.startswith("-") else text

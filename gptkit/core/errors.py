@@ -146,6 +146,10 @@ class FileError(GptkitError):
     @classmethod
     def writing(cls, path: Path, error: OSError) -> FileError:
         """Return the error for a file that could not be written."""
+        link = next((part for part in (path, *path.parents) if part.is_symlink() and not part.exists()), None)
+        if link is not None:
+            hint = "Create the directory that the link leads to, or remove the link."
+            return cls(f"{path} cannot be written: {link} is a link to {link.readlink()}, which does not exist", hint=hint)
         full = error.errno in NO_ROOM
         hint = "Free some space there, or write to another disk." if full else "Check its directory and the permissions."
         return cls(f"{path} cannot be written: {_reason(error)}", hint=hint)

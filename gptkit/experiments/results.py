@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gptkit.core.atomic import write_text
+from gptkit.core.atomic import write_text, writing
 from gptkit.core.errors import FileError
 from gptkit.core.outputs import EXPERIMENT, TRIALS
 from gptkit.core.sealed import seal, unseal
@@ -262,7 +262,8 @@ def write_entries(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         FileError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, seal({"format": FORMAT, **data}, indent=1))
 
 

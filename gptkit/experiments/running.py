@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from gptkit.core.atomic import writing
 from gptkit.experiments.planning import Planned
 from gptkit.experiments.results import TRIALS, Trial, read_trial, trial_key, write_trial
 from gptkit.experiments.trial import BUSY, INTERRUPTED
@@ -143,7 +144,8 @@ class _Worker:
         self.trial: Trial | None = None
         self.started = 0.0
         self._bases = planned.bases
-        (directory / TRIALS).mkdir(parents=True, exist_ok=True)
+        with writing(directory / TRIALS):
+            (directory / TRIALS).mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"{__package__}.trial", str(directory.absolute())],
             stdin=subprocess.PIPE,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gptkit.core.atomic import writing
 from gptkit.core.errors import FileError, GptkitError, SpecError
 from gptkit.experiments.comparison import SKIPPED, Comparison, default_directory, run_request
 from gptkit.experiments.measures import Measure, Row, measure_of, problem, rows, values
@@ -281,7 +282,8 @@ class _State:
         path = directory / SEARCH
         data = read_entries(path)
         if data is None:
-            directory.mkdir(parents=True, exist_ok=True)
+            with writing(directory):
+                directory.mkdir(parents=True, exist_ok=True)
             state = cls(path, spec, [{}], batch)
             state.add([])
             return state
