@@ -16,6 +16,7 @@ from gptkit.cli.options import FileOrRun, Overrides, Quiet, chosen, complete_run
 from gptkit.core.activity import working
 from gptkit.core.commands import command
 from gptkit.core.errors import GptkitError
+from gptkit.core.paths import cut_name
 
 if TYPE_CHECKING:
     from gptkit.runs.run import Run
@@ -128,4 +129,4 @@ def _finish(run: Run, *, quiet: bool) -> None:
 
 def _slug(name: str) -> str:
     """Convert a spec's name to a directory name."""
-    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run"
+    return cut_name(re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run")

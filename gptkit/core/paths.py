@@ -8,7 +8,10 @@ from pathlib import Path
 
 from gptkit.core.errors import FileError
 
-__all__ = ["cache_directory", "expand_home", "is_own", "real", "require_utf8"]
+__all__ = ["cache_directory", "cut_name", "expand_home", "is_own", "real", "require_utf8"]
+
+_LONGEST_NAME = 200
+"""Bytes; most file systems permit 255."""
 
 
 def cache_directory() -> Path:
@@ -21,6 +24,11 @@ def cache_directory() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "gptkit" / "Cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptkit"
+
+
+def cut_name(name: str) -> str:
+    """Return a name cut to what a file system permits for a file, with room for a suffix."""
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def expand_home(written: str, field: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gptkit.core import html
+from gptkit.core.paths import cut_name
 from gptkit.experiments.planning import Planned, plan_experiment
 from gptkit.experiments.report import REPORT, write_report
 from gptkit.experiments.request import ComparisonSpec, Match
@@ -202,7 +203,7 @@ def run_request(
 def default_directory(request: ComparisonSpec, suffix: str = "") -> Path:
     """Return ``experiments/NAME``, followed by a suffix."""
     name = request.name or open_spec(request.base or request.specs[0]).spec.name
-    return Path("experiments") / ((_SLUG.sub("-", name).strip("-.") or "comparison") + suffix)
+    return Path("experiments") / (cut_name(_SLUG.sub("-", name).strip("-.") or "comparison") + suffix)
 
 
 def command_of(request: ComparisonSpec, directory: Path) -> str:

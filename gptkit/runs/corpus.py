@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gptkit.core.atomic import atomic_directory
 from gptkit.core.errors import DataError, GptkitError, TokenizerError
+from gptkit.core.paths import cut_name
 from gptkit.data.fingerprint import tokenizer_fingerprint
 from gptkit.data.index import TOKENIZER
 from gptkit.data.journal import work_directory
@@ -51,7 +52,7 @@ def prepared_directory(opened: Opened) -> Path:
     if opened.prepared is not None:
         return opened.prepared / digest
     name = "".join(character if character.isalnum() or character in "-_." else "-" for character in spec.name)
-    return opened.base / "prepared" / f"{name.lstrip('.')[:80]}-{digest}"
+    return opened.base / "prepared" / f"{cut_name(name.lstrip('.')[:80])}-{digest}"
 
 
 def _facts(opened: Opened) -> Sequence[object]:

@@ -59,3 +59,21 @@ def test_experiment_that_cannot_be_written_is_reported_with_the_remedy(call: Cal
         message = call(words[0], str(tmp_path / "a.yaml"), *words[1:], *options, code=2).stderr
         assert "which does not exist" in message
         assert "hint: " in message
+
+
+@pytest.mark.parametrize(
+    "name", ["\N{LATIN SMALL LETTER E WITH ACUTE}" * 200, "\N{CJK UNIFIED IDEOGRAPH-4E00}" * 200, "a" * 200]
+)
+def test_long_name_of_a_spec_is_cut_to_the_name_of_a_directory(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text(f"name: {name}\n{SPEC}", encoding="utf-8")
+    Path("text.txt").write_text("one two three " * 100)
+    call("data", "prepare", "a.yaml")
+    call("train", "a.yaml", "--set", "training.steps=1", "-q")
+    [run] = Path("runs").iterdir()
+    [tokens] = Path("prepared").iterdir()
+    assert name.startswith(run.name)
+    assert len(run.name.encode()) <= 200
+    assert len(tokens.name.encode()) <= 220
