@@ -92,13 +92,13 @@ def heading(text: str) -> None:
 def table(
     columns: Sequence[str | tuple[str, dict[str, Any]]], rows: Sequence[Sequence[Any]], *, header: bool = True
 ) -> Table:
-    """Return a table without borders."""
+    """Return a table without borders; values that are too long for their column continue on the next line."""
     from rich.table import Table
 
     made = Table(box=None, show_header=header, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         title, options = (column, {}) if isinstance(column, str) else column
-        made.add_column(title, **options)
+        made.add_column(title, **{"overflow": "fold", **options})
     for row in rows:
         made.add_row(*(cell if hasattr(cell, "__rich_console__") else str(cell) for cell in row))
     return made

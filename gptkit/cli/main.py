@@ -12,7 +12,7 @@ import typer
 
 import gptkit
 from gptkit.cli import console
-from gptkit.cli.environment import misspelled
+from gptkit.cli.environment import ignore_unusable_width, misspelled
 from gptkit.cli.failures import Command, Commands, debugging, end_on_sigterm
 from gptkit.cli.streams import open_closed_streams
 from gptkit.core.diagnostics import Diagnostics
@@ -116,6 +116,7 @@ def _options(
 def main() -> None:
     """Run the command line."""
     open_closed_streams()
+    ignore_unusable_width()
     for stream in (sys.stdout, sys.stderr):
         # Characters that the terminal cannot encode are replaced by question marks.
         if hasattr(stream, "reconfigure"):

@@ -15,9 +15,14 @@ from gptkit.core.activity import working
 from gptkit.core.commands import command
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from gptkit.runs.listing import ListedRun
 
 __all__ = ["runs"]
+
+_PATH_WIDTH = 20
+"""Longer paths are folded in the table."""
 
 
 def runs(
@@ -91,7 +96,14 @@ def _print(listed: list[ListedRun]) -> None:
         ]
         for run in listed
     ]
-    console.stdout().print(console.table(columns, rows))
+    if _fits(console.table(columns, [[path[:_PATH_WIDTH], *values] for path, *values in rows])):
+        console.stdout().print(console.table(columns, rows))
+    else:
+        titles = [column if isinstance(column, str) else column[0] for column in columns]
+        for path, *values in rows:
+            console.heading(path)
+            lines = list(zip(titles[1:], values, strict=True))
+            console.stdout().print(console.table([("", {"style": "dim"}), ""], lines, header=False))
     names = list(dict.fromkeys(name for run in listed for name in run.choices))
     if names:
         console.heading("Differences between the specs")
@@ -106,14 +118,20 @@ def _print_differences(listed: list[ListedRun], names: list[str]) -> None:
     key = ("", {"style": "cyan", "overflow": "fold"})
     wide = console.table([key, *names], [[str(run.path), *(run.choices.get(name, "–") for name in names)] for run in listed])
     output = console.stdout()
-    unlimited = output.options.update(max_width=100_000)  # else a table that is too wide measures the terminal's width
-    if output.measure(wide, options=unlimited).maximum <= output.width:
+    if _fits(wide):
         output.print(wide)
         return
     for name in names:
         output.print(name, style="bold")
         rows = [[f"  {run.path}", run.choices.get(name, "–")] for run in listed]
         output.print(console.table([key, ("", {"overflow": "fold"})], rows, header=False))
+
+
+def _fits(table: Table) -> bool:
+    """Return whether the terminal is wide enough for a table."""
+    output = console.stdout()
+    unlimited = output.options.update(max_width=100_000)  # else a table that is too wide measures the terminal's width
+    return output.measure(table, options=unlimited).maximum <= output.width
 
 
 def _loss(value: float | None) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import gptkit
-from gptkit.cli.environment import VARIABLES, is_on, misspelled
+from gptkit.cli import console
+from gptkit.cli.environment import VARIABLES, ignore_unusable_width, is_on, misspelled
 
 
 def test_misspelled_variables_are_named_with_the_one_that_is_meant() -> None:
@@ -46,3 +47,20 @@ def test_all_variables_that_the_sources_read_are_known() -> None:
     sources = "\n".join(path.read_text(encoding="utf-8") for path in Path(gptkit.__file__).parent.rglob("*.py"))
     read = set(re.findall(r"[\"\']GPTKIT_[A-Z_]+[\"\']", sources))
     assert {name.strip("\"'") for name in read} == set(VARIABLES)
+
+
+@pytest.mark.parametrize(("width", "kept"), [("0", False), ("7", False), ("40", True), ("wide", True)])
+def test_width_of_no_word_is_ignored(width: str, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    ignore_unusable_width()
+    assert ("COLUMNS" in os.environ) is kept
+
+
+def test_long_value_continues_on_the_next_line_of_a_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    console.stdout().print(console.table(["name", "value"], [["a" * 30, "0123456789" * 3]]))
+    printed = capsys.readouterr().out
+    assert printed.count("a") == 30 + "name value".count("a")
+    assert "…" not in printed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,15 @@ def test_many_differences_are_lines_in_a_narrow_terminal(call: Call, project: Pa
         assert value in line
     wide = call("runs", "runs", "-q", env={"COLUMNS": "300"}).stdout.partition("Differences")[2]
     assert all(path in wide.splitlines()[1] for path in changes)
+
+
+def test_numbers_are_lines_in_a_narrow_terminal(call: Call, runs: Path) -> None:
+    wide = call("runs", str(runs), env={"COLUMNS": "90"}).stdout
+    narrow = call("runs", str(runs), env={"COLUMNS": "40"}).stdout
+    assert "…" not in narrow
+    losses = re.findall(r"\d\.\d{4}", wide)
+    assert losses
+    assert re.findall(r"\d\.\d{4}", narrow)[: len(losses)] == losses
 
 
 def test_a_run_that_was_not_trained_has_no_planned_steps(call: Call, project: Path) -> None:
