@@ -17,6 +17,7 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _WORD = re.compile(r"[A-Za-z_]+")
 _STRINGS = json.JSONDecoder(strict=True)
+_OF_PYTHON = {"True": "true", "False": "false", "None": "null"}
 _CONSTANTS: dict[str, Scalar] = {"true": True, "false": False, "null": None}
 
 
@@ -56,6 +57,8 @@ class _Reader:
         return self.text[self.offset : self.offset + 1]
 
     def stop(self, message: str) -> NoReturn:
+        if self.text.startswith(("//", "/*", "#"), self.offset):
+            message = "JSON has no comments; remove it, or write the spec as YAML"
         self.builder.stop(f"not valid JSON: {message}", self.place(self.offset), ())
 
     def expect(self, char: str, what: str) -> None:
@@ -103,7 +106,12 @@ class _Reader:
                 self.skip()
                 if self.peek() != ",":
                     break
+                comma = self.offset
                 self.offset += 1
+                self.skip()
+                if self.peek() == end:
+                    self.offset = comma
+                    self.stop(f"a comma before '{end}'; remove it")
         self.expect(end, f"',' or '{end}'")
         self.builder.end()
 
@@ -124,6 +132,8 @@ class _Reader:
         word = _WORD.match(self.text, self.offset)
         if word is None:
             self.stop("expected a value")
+        if word.group() in _OF_PYTHON:
+            self.stop(f"{word.group()!r} is not a JSON value; write {_OF_PYTHON[word.group()]}")
         if word.group() not in _CONSTANTS:
             self.stop(f"{shortened(word.group())!r} is not a JSON value; strings need double quotes")
         self.offset = word.end()

@@ -112,7 +112,7 @@ def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path], by: 
         return root.below(own)
     if not isinstance(extends.value, str) or not extends.value.strip():
         _stop("expected the path of one spec file, or the name of a shipped spec", extends.place, ("extends",))
-    wanted = path.parent / extends.value
+    wanted = path.parent / _expanded(extends.value)
     result = _find(wanted, shipped, extends.value)
     if result is None:
         _stop(f"file {extends.value!r} not found{_near(wanted, shipped, extends.value)}", extends.place, ("extends",))
@@ -122,6 +122,14 @@ def _read_chain(path: Path, shipped: Mapping[str, Path], files: list[Path], by: 
     if len(files) >= MAX_EXTENDS:
         _stop(f"more than {MAX_EXTENDS} files extend each other", extends.place, ("extends",))
     return merge_roots(_read_chain(result, shipped, files, extends.place), root.below(own))
+
+
+def _expanded(written: str) -> Path:
+    """Return a path with ``~`` replaced; as written if the system has no such home directory."""
+    try:
+        return Path(written).expanduser()
+    except RuntimeError:
+        return Path(written)
 
 
 def _read_one(path: Path, by: Place | None = None) -> Node:

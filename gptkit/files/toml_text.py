@@ -45,6 +45,8 @@ def parse_toml(text: str, source: str) -> Node:
     except ValueError as error:  # TOMLDecodeError, and the error of int() for thousands of digits
         result = _PLACE.search(str(error))
         message = str(error)[: result.start()].strip() if result else "a number is too long"
+        if message.startswith("Invalid value"):
+            message += "; texts need quotes"
         if result and result.group(1):
             place = Place(source, int(result.group(1)), int(result.group(2)))
         else:

@@ -151,6 +151,13 @@ def test_list_of_layers_replaces(write, load):
     assert load("extends: base.yaml\nlayers: [{window: 1}]").data == {"layers": [{"window": 1}]}
 
 
+def test_extends_may_begin_with_the_home_directory(write, load, monkeypatch):
+    base = write("a: 1", "base.yaml")
+    monkeypatch.setenv("HOME", str(base.parent))
+    monkeypatch.setenv("USERPROFILE", str(base.parent))
+    assert load("extends: ~/base.yaml\nb: 2").data == {"a": 1, "b": 2}
+
+
 def test_shipped_specs_are_found_by_name(write, load):
     shipped = {"modern": write("a: 1\nb: 1", "elsewhere/modern.yaml")}
     assert load("extends: modern\nb: 2", shipped=shipped).data == {"a": 1, "b": 2}
