@@ -15,6 +15,7 @@ from gptkit.cli.options import File, Json, Overrides, Quiet, complete_specs
 from gptkit.core.activity import Report, working
 from gptkit.core.commands import command
 from gptkit.core.errors import DataError, FileError
+from gptkit.core.yaml import one_line_yaml
 
 if TYPE_CHECKING:
     from gptkit.data.preparation import Progress
@@ -103,7 +104,8 @@ def prepare(
     use = (
         command("gptkit train", spec, *_set(overrides))
         if out is None
-        else f"data: {{name: prepared, path: {directory}}} in a spec"
+        # A relative path in a spec counts from its directory.
+        else f"data: {one_line_yaml({'name': 'prepared', 'path': str(directory.absolute())})} in a spec"
     )
     console.note(f"next: {use}", style="dim")
 

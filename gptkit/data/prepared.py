@@ -179,8 +179,10 @@ def token_files(directory: Path) -> list[Path]:
     Other programs write a ``train.bin`` too, but without an index or document boundaries.
     """
     path = directory / META
-    if directory.is_symlink() or not path.is_file():
+    if directory.is_symlink():
         return []
+    if not path.is_file():
+        return _shards_by_name(directory)
     if (directory / "train.documents.npy").is_file():
         return [directory / name for name in (META, *_SINGLE) if (directory / name).is_file()]
     try:
@@ -189,11 +191,8 @@ def token_files(directory: Path) -> list[Path]:
             return [path]
         index = parse_index(text)
     except (OSError, *_DAMAGED):
-        # A damaged index does not name the files, but their names are known.
-        own = [entry.name.removesuffix(".documents.bin") for entry in directory.glob("*-[0-9]*.documents.bin")]
-        shards = [Shard(name, 0, 0, 0, masked=1) for name in own if name.startswith(SIDES)]
-        present = [directory / file for shard in shards for file in shard.files]
-        return [path, *(file for file in present if file.is_file())] if shards else []
+        own = _shards_by_name(directory)
+        return [path, *own] if own else []
     files = [directory / name for side in SIDES for shard in index.shards[side] for name in shard.files]
     files += [directory / TOKENIZER / name for name in index.tokenizer_files]
     return [path, *(file for file in files if file.is_file())]
@@ -225,6 +224,13 @@ def damaged_files(prepared: Prepared, progress: Callable[[int, int], None] | Non
             if digest.hexdigest() != shard.sha256[name]:
                 result.append((name, f"the checksum of its {size:,} bytes differs"))
     return result
+
+
+def _shards_by_name(directory: Path) -> list[Path]:
+    """Return the files of shards, which have document boundaries, without an index: it is damaged or missing."""
+    own = [entry.name.removesuffix(".documents.bin") for entry in directory.glob("*-[0-9]*.documents.bin")]
+    shards = [Shard(name, 0, 0, 0, masked=1) for name in own if name.startswith(SIDES)]
+    return [file for shard in shards for name in shard.files if (file := directory / name).is_file()]
 
 
 def _referred(text: str) -> tuple[Path, str] | None:

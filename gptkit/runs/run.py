@@ -11,6 +11,7 @@ from gptkit.checkpoint.store import CheckpointStore, read_state
 from gptkit.core.errors import CheckpointError, DataError, GptkitError
 from gptkit.core.registry import Registry
 from gptkit.data import Prepared, open_prepared, prepare
+from gptkit.data.index import META
 from gptkit.data.prepared import token_files
 from gptkit.engines.engine import Engine
 from gptkit.inference import DrafterLike, Overflow, generate, stream
@@ -300,7 +301,7 @@ class Run(Views):
         """Return the run's corpus as tokens, which are prepared again if they were removed."""
         directory = RunDirectory(self.directory)
         base = Path(self.provenance.get("base", "."))
-        if token_files(directory.data):
+        if (directory.data / META).is_file() and token_files(directory.data):
             try:
                 return open_prepared(directory.data)
             except DataError:

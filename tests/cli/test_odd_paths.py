@@ -77,3 +77,18 @@ def test_long_name_of_a_spec_is_cut_to_the_name_of_a_directory(
     assert name.startswith(run.name)
     assert len(run.name.encode()) <= 200
     assert len(tokens.name.encode()) <= 220
+
+
+def test_spec_of_the_note_after_a_preparation_reads_the_tokens(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("specs", "else where: #1"):
+        (tmp_path / name).mkdir()
+    spec = tmp_path / "specs/a.yaml"
+    spec.write_text(SPEC)
+    (tmp_path / "specs/text.txt").write_text("one two three " * 100)
+    monkeypatch.chdir(tmp_path / "else where: #1")
+    note = call("data", "prepare", spec, "--out", "tokens").stderr
+    data = note[note.index("data: ") : note.index(" in a spec")]
+    spec.write_text(SPEC.rpartition("data:")[0] + data)
+    call("train", spec, "run", "--set", "training.steps=1", "-q")

@@ -162,7 +162,7 @@ def test_changed_file_is_detected(make_bytes: Any, tmp_path: Path) -> None:
     assert first.fingerprint != second.fingerprint
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "no json", "no key", "other format"])
+@pytest.mark.parametrize("damage", ["cut", "missing", "no index", "no json", "no key", "other format"])
 def test_damaged_files_are_prepared_again(listed: Make, make_bytes: Any, tmp_path: Path, damage: str) -> None:
     directory, data = tmp_path / "t", listed(texts=TEXTS)
     whole = prepare(data, make_bytes(), directory, HERE)
@@ -172,6 +172,8 @@ def test_damaged_files_are_prepared_again(listed: Make, make_bytes: Any, tmp_pat
             (directory / "train-00000.bin").write_bytes((directory / "train-00000.bin").read_bytes()[:-2])
         case "missing":
             (directory / "validation-00000.bin").unlink()
+        case "no index":
+            (directory / "meta.json").unlink()
         case "no json":
             (directory / "meta.json").write_text("{")
         case "no key":

@@ -216,6 +216,11 @@ def test_evaluation_prepares_missing_tokens_again(trained: gptkit.Run, directory
     assert gptkit.load(directory).evaluate() == trained.evaluate()
 
 
+def test_evaluation_prepares_tokens_without_an_index_again(trained: gptkit.Run, directory: Path) -> None:
+    (directory / "data" / "meta.json").unlink()
+    assert gptkit.load(directory).evaluate() == trained.evaluate()
+
+
 def test_evaluation_requires_validation_data(corpus: Path, tmp_path: Path) -> None:
     run = quiet(spec(corpus, steps=1), tmp_path / "run", **{"data.validation": 0})
     with pytest.raises(DataError, match="no validation split"):
