@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ from gptkit.text.chat import Messages
 from gptkit.training.precision import pick_device
 
 __all__ = ["NO_BITS_PER_BYTE", "Run", "load"]
+
+
+_log = logging.getLogger("gptkit")
 
 
 class Run(Views):
@@ -309,7 +313,10 @@ class Run(Views):
                     raise
                 return moved
         with directory.lock():
-            return prepare(self.spec.data, self.tokenizer, directory.data, base)
+            prepared = prepare(self.spec.data, self.tokenizer, directory.data, base)
+        if self.provenance.get("data") not in (None, prepared.fingerprint):
+            _log.warning("the corpus of %s has changed since its training", self.directory)
+        return prepared
 
     def _prepared_elsewhere(self, base: Path) -> Prepared | None:
         """Return the run's tokens among those prepared in `base`, to which it was moved; None if they are not found."""

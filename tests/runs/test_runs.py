@@ -221,6 +221,21 @@ def test_evaluation_prepares_tokens_without_an_index_again(trained: gptkit.Run, 
     assert gptkit.load(directory).evaluate() == trained.evaluate()
 
 
+def test_evaluation_on_a_changed_corpus_prints_a_warning(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = (corpus / "corpus.txt").read_text(encoding="utf-8")
+    (tmp_path / "own.txt").write_text(text, encoding="utf-8")
+    run = quiet({**spec(corpus, steps=1), "data": {"name": "text", "path": str(tmp_path / "own.txt")}}, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "data")
+    run.evaluate()
+    assert "has changed" not in caplog.text
+    shutil.rmtree(tmp_path / "run" / "data")
+    (tmp_path / "own.txt").write_text(text.upper(), encoding="utf-8")
+    run.evaluate()
+    assert f"the corpus of {tmp_path / 'run'} has changed since its training" in caplog.text
+
+
 def test_evaluation_requires_validation_data(corpus: Path, tmp_path: Path) -> None:
     run = quiet(spec(corpus, steps=1), tmp_path / "run", **{"data.validation": 0})
     with pytest.raises(DataError, match="no validation split"):
