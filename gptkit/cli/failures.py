@@ -30,6 +30,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from gptkit.cli.console import label, note, plural, warn
 from gptkit.cli.environment import is_on
+from gptkit.cli.path_words import expanded
 from gptkit.core.commands import quoted
 from gptkit.core.errors import NO_ROOM, GptkitError, RegistryError, SpecError
 from gptkit.core.memory import is_exhaustion
@@ -118,21 +119,6 @@ def _with_value(argument: str, following: str) -> str:
     return "--trace=-" if argument == "--trace" and not _FILE_NAME.fullmatch(following) else argument
 
 
-def _expanded(value: Any) -> Any:
-    """Replace ``~`` at the beginning of a path, or of paths: shells leave it in quotes and in ``--output=~/runs``.
-
-    A path that begins with a dash gets its directory, so that the commands of messages do not read it as an option.
-    """
-    if isinstance(value, (list, tuple)):
-        return type(value)(_expanded(each) for each in value)
-    if isinstance(value, str) and value.startswith("-") and value != "-":
-        return f"./{value}"
-    if isinstance(value, (str, Path)) and re.match(r"~(/|$)", str(value)):
-        with contextlib.suppress(RuntimeError):  # the user has no home directory
-            return type(value)(Path(value).expanduser())
-    return value
-
-
 class Command(TyperCommand):
     """A single command."""
 
@@ -151,7 +137,7 @@ class Command(TyperCommand):
             raise
         for param in self.get_params(ctx):
             if _PATH.search(param.metavar or "") and param.name in ctx.params:
-                ctx.params[param.name] = _expanded(ctx.params[param.name])
+                ctx.params[param.name] = expanded(ctx.params[param.name])
         return rest
 
     def _suggest(self, ctx: Any, args: list[str], unknown: str) -> None:

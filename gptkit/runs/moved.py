@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gptkit.core.commands import command
+from gptkit.core.errors import DataError
 from gptkit.core.paths import real
 
-__all__ = ["base_notes", "current_base", "moved_hint"]
+__all__ = ["base_notes", "current_base", "naming_the_spec"]
 
 BASE = "base"
 FROM_RUN = "base_from_run"
@@ -46,9 +47,16 @@ def current_base(notes: Mapping[str, Any], run: Path) -> str | None:
     return str(moved) if moved.is_dir() else base
 
 
-def moved_hint(run: Path) -> str:
-    """Return what to do if the base directory of a run does not exist, and the corpus is not found."""
-    return (
-        "The directory of the run's spec does not exist any more. Continue the run with the spec file in its new directory: "
-        f"{command('gptkit train --resume', 'SPEC', run)}"
-    )
+@contextlib.contextmanager
+def naming_the_spec(run: Path, missing: bool) -> Iterator[None]:
+    """If the base directory of a run is missing, raise errors of its corpus with the command that names its spec."""
+    try:
+        yield
+    except DataError as error:
+        if not missing:
+            raise
+        hint = (
+            "The directory of the run's spec does not exist any more. Continue the run with the spec file in its new "
+            f"directory: {command('gptkit train --resume', 'SPEC', run)}"
+        )
+        raise DataError(error.message, hint=hint) from None

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gptkit.checkpoint.entries import MODEL
 from gptkit.checkpoint.store import CheckpointStore, read_state
-from gptkit.core.errors import CheckpointError, DataError, GptkitError
+from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry
-from gptkit.data import Prepared, open_prepared, prepare
-from gptkit.data.index import META
-from gptkit.data.prepared import token_files
+from gptkit.data import Prepared
 from gptkit.engines.engine import Engine
 from gptkit.inference import DrafterLike, Overflow, generate, stream
 from gptkit.inference.decodings import DecodingLike
@@ -23,7 +20,6 @@ from gptkit.model.gpt import GPT
 from gptkit.model.merging import has_adapters, merged_model, merged_spec
 from gptkit.runs.build import new_model
 from gptkit.runs.conversation import Conversation
-from gptkit.runs.corpus import find_prepared
 from gptkit.runs.directory import RunDirectory
 from gptkit.runs.evaluating import NO_BITS_PER_BYTE, Progress, evaluate_files, evaluate_tokens, numbers
 from gptkit.runs.opening import Opened
@@ -34,15 +30,13 @@ from gptkit.runs.sampling import chain_of, options_of
 from gptkit.runs.saving import save_opened
 from gptkit.runs.spec import ExperimentSpec
 from gptkit.runs.tokenizers import load_tokenizer
+from gptkit.runs.tokens import run_tokens
 from gptkit.runs.versions import naming_versions
 from gptkit.runs.views import Views
 from gptkit.text.chat import Messages
 from gptkit.training.precision import pick_device
 
 __all__ = ["NO_BITS_PER_BYTE", "Run", "load"]
-
-
-_log = logging.getLogger("gptkit")
 
 
 class Run(Views):
@@ -303,28 +297,7 @@ class Run(Views):
 
     def prepared(self) -> Prepared:
         """Return the run's corpus as tokens, which are prepared again if they were removed."""
-        directory = RunDirectory(self.directory)
-        base = Path(self.provenance.get("base", "."))
-        if (directory.data / META).is_file() and token_files(directory.data):
-            try:
-                return open_prepared(directory.data)
-            except DataError:
-                if (moved := self._prepared_elsewhere(base)) is None:
-                    raise
-                return moved
-        with directory.lock():
-            prepared = prepare(self.spec.data, self.tokenizer, directory.data, base)
-        if self.provenance.get("data") not in (None, prepared.fingerprint):
-            _log.warning("the corpus of %s has changed since its training", self.directory)
-        return prepared
-
-    def _prepared_elsewhere(self, base: Path) -> Prepared | None:
-        """Return the run's tokens among those prepared in `base`, to which it was moved; None if they are not found."""
-        try:
-            prepared = find_prepared(Opened(self.spec, base))
-        except GptkitError:
-            return None
-        return prepared if prepared is not None and prepared.fingerprint == self.provenance.get("data") else None
+        return run_tokens(self.spec, self.tokenizer, self.provenance, self.directory)
 
 
 def load(

@@ -26,7 +26,7 @@ from gptkit.runs.cautions import cautions
 from gptkit.runs.corpus import find_prepared, fit_tokenizer
 from gptkit.runs.directory import WRITTEN_IN_TRAINING, RunDirectory
 from gptkit.runs.fit import fit, initial_model
-from gptkit.runs.moved import base_notes, moved_hint
+from gptkit.runs.moved import base_notes, naming_the_spec
 from gptkit.runs.opening import Opened, SpecLike, open_spec
 from gptkit.runs.placing import Placement
 from gptkit.runs.resuming import notes_of_changes, recorded_spec, require_same
@@ -269,8 +269,7 @@ def _continue(
     opened: Opened, run_directory: RunDirectory, screen: ConsoleProgress | None, registry: Registry | None
 ) -> tuple[Tokenizer, Prepared]:
     """Return the tokenizer and the tokens of a run that is continued; update its spec and provenance."""
-    spec = opened.spec
-    later = _written_in_training(spec)
+    spec, later = opened.spec, _written_in_training(opened.spec)
     run_directory.require_unused(later)
     CheckpointStore(run_directory.checkpoints).clean()
     previous = run_directory.read_provenance()
@@ -281,15 +280,10 @@ def _continue(
     ]
     tokenizer = _tokenizer(opened, run_directory, screen, registry)
     trained_on = previous.get("data") if run_directory.has_checkpoint else None
-    try:
+    with naming_the_spec(run_directory.path, run_directory.base_is_missing and str(opened.base) == previous.get("base")):
         prepared = _data(opened, run_directory, tokenizer, trained_on, screen)
-    except DataError as error:
-        if not run_directory.base_is_missing or str(opened.base) != previous.get("base"):
-            raise
-        raise DataError(error.message, hint=moved_hint(run_directory.path)) from None
     run_directory.write_spec(spec)
-    notes: dict[str, Any] = {key: previous[key] for key in ("imported",) if key in previous}
-    notes |= base_notes(opened.base, run_directory.path)
+    notes = {key: previous[key] for key in ("imported",) if key in previous} | base_notes(opened.base, run_directory.path)
     files = list(dict.fromkeys([*own, *later]))
     run_directory.write_provenance(spec, registry, **notes, data=prepared.fingerprint, files=files)
     return tokenizer, prepared
