@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gptkit.core.registry import Registry
 from gptkit.core.spec import Spec
-from gptkit.docs.parts import drawn, field_list, formula, page_of, titled
+from gptkit.docs.parts import drawn, evaluated, field_list, formula, page_of, titled
 from gptkit.docs.source_code import sources
 from gptkit.reflect import prose
 from gptkit.reflect.describe import ComponentDoc
@@ -46,7 +46,8 @@ def component_page(
         root: class of a whole spec file.
 
     Raises:
-        GptkitError: its figure cannot be drawn, its sizes cannot be measured, or its formula is not valid.
+        GptkitError: the figure, sizes or formula of a built-in component cannot be drawn, measured or typeset. The page of a
+            plugin's component then has a note.
     """
     cls = registry.component(doc.kind, doc.name)
     facts = [
@@ -64,7 +65,7 @@ def component_page(
         prose.code(doc.snippet, "yaml") if doc.snippet else "",
         prose.code("\n".join(doc.commands), "sh") if doc.commands else "",
         prose.prose(doc.body),
-        titled("## Formula", formula(doc)),
+        titled("## Formula", evaluated(cls, registry, "formula", lambda: formula(doc))),
         titled("## Shapes", prose.code(doc.shapes) if doc.shapes else ""),
         titled("## Sizes", _sizes(registry, doc) if measured.sizes else ""),
         "## Fields",
@@ -84,13 +85,17 @@ def component_page(
 def _sizes(registry: Registry, doc: ComponentDoc) -> str:
     from gptkit.docs.sizes.section import section  # imports torch
 
-    return section(registry.component(doc.kind, doc.name), registry)
+    cls = registry.component(doc.kind, doc.name)
+    return evaluated(cls, registry, "sizes", lambda: section(cls, registry))
 
 
 def _combinations(registry: Registry, doc: ComponentDoc, measured: Measurements) -> str:
     from gptkit.docs.combinations.tables import of_component
 
-    return of_component(registry, doc.kind, doc.name, measure=measured.sizes)
+    cls = registry.component(doc.kind, doc.name)
+    return evaluated(
+        cls, registry, "combinations", lambda: of_component(registry, doc.kind, doc.name, measure=measured.sizes)
+    )
 
 
 def _tensor_names(registry: Registry, doc: ComponentDoc) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from gptkit.core.component import Component
+from gptkit.core.errors import GptkitError
 from gptkit.core.registry import Registry
 from gptkit.docs import formulas
 from gptkit.docs.figures.drawing import figure
 from gptkit.reflect import prose
 from gptkit.reflect.describe import ComponentDoc, FieldDoc
 
-__all__ = ["drawn", "field_list", "formula", "page_of", "thumbnail", "titled"]
+__all__ = ["drawn", "evaluated", "field_list", "formula", "page_of", "thumbnail", "titled"]
 
 
 def titled(title: str, body: str) -> str:
@@ -24,16 +25,48 @@ def page_of(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def evaluated(cls: type[Component], registry: Registry, title: str, make: Callable[[], str]) -> str:
+    """Return a part of a page for which a component is built and evaluated.
+
+    Where that fails for a component of a plugin, a note says why: one plugin does not end the documentation of all others.
+
+    Args:
+        cls: the component.
+        registry: the registry of the components around it.
+        title: what the part shows, for the note.
+        make: returns the part as Markdown.
+    """
+    try:
+        return make()
+    except Exception as error:
+        plugin = registry.entry(cls.kind, cls.component_name()).plugin
+        if plugin.built_in:
+            raise
+        reason = error.message if isinstance(error, GptkitError) else f"{type(error).__name__}: {error}"
+        hint = error.hint if isinstance(error, GptkitError) else None
+        note = f"{reason}. {hint or f'Run `gptkit plugin check {plugin.distribution}`.'}"
+        return f'!!! warning "The {title} could not be computed"\n    {prose.inline(note)}'
+
+
 def drawn(cls: type[Component], registry: Registry) -> str:
     """Return the figure of a component as HTML; empty for kinds without figures."""
-    made = figure(cls, registry)
-    return "" if made is None else made.html()
+
+    def make() -> str:
+        made = figure(cls, registry)
+        return "" if made is None else made.html()
+
+    return evaluated(cls, registry, "figure", make)
 
 
 def thumbnail(cls: type[Component], registry: Registry) -> str:
-    """Return the small figure of a component as HTML; empty for kinds without figures."""
-    made = figure(cls, registry)
-    return "" if made is None else made.thumbnail()
+    """Return the small figure of a component as HTML; empty for kinds without figures, and where it cannot be drawn."""
+    try:
+        made = figure(cls, registry)
+        return "" if made is None else made.thumbnail()
+    except Exception:
+        if registry.entry(cls.kind, cls.component_name()).plugin.built_in:
+            raise
+        return ""  # the component's page says why
 
 
 def formula(doc: ComponentDoc) -> str:

@@ -74,7 +74,10 @@ def figure(cls: type[Component], registry: Registry) -> Figure | None:
             if cls.kind in _OUTSIDE and not registry.entry(cls.kind, cls.component_name()).plugin.built_in:
                 return None
             name = f"{cls.kind} {cls.component_name()}"
-            raise GptkitError(
-                f"the figure of {name} could not be drawn: {type(error).__name__}: {error}",
-                hint=f"Run `gptkit check {cls.__module__}`; the figure builds the component as the checks do.",
-            ) from error
+            reason = error.message if isinstance(error, GptkitError) else f"{type(error).__name__}: {error}"
+            # An error of the figure itself says what to do; any other one is the component's.
+            own = error.hint if isinstance(error, GptkitError) else None
+            entry = registry.entries(cls.kind).get(cls.component_name())
+            distribution = entry.plugin.distribution if entry else "DISTRIBUTION"
+            checks = f"Run `gptkit plugin check {distribution}`; the figure builds the component as the checks do."
+            raise GptkitError(f"the figure of {name} could not be drawn: {reason}", hint=own or checks) from error
