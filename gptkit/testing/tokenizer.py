@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,6 +45,13 @@ def fits(subject: Subject) -> None:
         expect(False, f"it could not be fitted on a small corpus: {error.message}")
     alike = one.vocab_size == other.vocab_size and one.encode(CORPUS[0]) == other.encode(CORPUS[0])
     expect(alike, "fitted twice on the same texts, it returns different ids")
+    if not subject.spec.needs_corpus:
+        try:
+            bare = subject.spec.fit(iter(()))
+        except TokenizerError as error:
+            expect(False, f"without texts it cannot be fitted ({error.message}); let `needs_corpus` return True")
+        alike = one.vocab_size == bare.vocab_size and one.encode(CORPUS[0]) == bare.encode(CORPUS[0])
+        expect(alike, "without texts it returns other ids, so it reads them; let `needs_corpus` return True")
     bound = subject.spec.expected_vocab_size
     expect(bound is None or one.vocab_size <= bound, f"it has {one.vocab_size} ids, but expected_vocab_size is {bound}")
 
@@ -60,6 +68,12 @@ def ids_in_range(subject: Subject) -> None:
         expect(
             0 <= number < tokenizer.vocab_size,
             f"{token!r} has id {number}, outside the vocabulary of {tokenizer.vocab_size}",
+        )
+    for attribute in ("start_id", "end_id"):
+        end = getattr(tokenizer, attribute)
+        expect(
+            end is None or 0 <= end < tokenizer.vocab_size,
+            f"{attribute} is {end}, outside the vocabulary of {tokenizer.vocab_size}",
         )
 
 
@@ -113,6 +127,26 @@ def specials_cannot_be_injected(subject: Subject) -> None:
     expect(False, "a special token that does not exist is accepted in allowed_special; raise a TokenizerError")
 
 
+@checks.add(
+    "keeps-text-around-specials", "Prompts of conversations have special tokens within their text, which must be kept."
+)
+def keeps_text_around_specials(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    if not tokenizer.lossless:
+        skip("it declares that it is lossy")
+    if not tokenizer.special_tokens:
+        skip("it has no special tokens")
+    for token in tokenizer.special_tokens:
+        text = f"the {token} sheep\n{token}{token}waited "
+        try:
+            ids = tokenizer.encode(text, allowed_special=[token])
+        except TokenizerError:
+            continue  # it cannot spell the text
+        back = tokenizer.decode(ids)
+        seen = _first_difference(text, back)
+        expect(back == text, f"encode(…, allowed_special=[{token!r}]) does not restore the text around it: {seen}")
+
+
 @checks.add("batch-equals-single", "Corpora are encoded in batches and prompts one at a time; the ids must be equal.")
 def batch_equals_single(subject: Subject) -> None:
     tokenizer = subject.tokenizer
@@ -121,6 +155,9 @@ def batch_equals_single(subject: Subject) -> None:
     for text, ids, wanted in zip(texts, tokenizer.encode_batch(texts), single, strict=True):
         expect(ids == wanted, f"encode_batch returns {ids[:8]} for {text[:30]!r}, but encode returns {wanted[:8]}")
     expect(tokenizer.encode_batch([]) == [], "encode_batch of no texts is not an empty list")
+    for text, wanted in zip(texts, single, strict=True):
+        ids = [int(token) for token in tokenizer.encode_array(text)]
+        expect(ids == wanted, f"encode_array returns {ids[:8]} for {text[:30]!r}, but encode returns {wanted[:8]}")
 
 
 @checks.add("threads", "Corpora are encoded by several threads at once; a tokenizer keeps no state between calls.")
@@ -146,14 +183,31 @@ def streaming_equals_whole(subject: Subject) -> None:
         pieces = "".join([*map(stream.push, ids), stream.finish()])
         whole = tokenizer.decode(ids)
         expect(pieces == whole, f"streamed piece by piece, {_first_difference(whole, pieces)}")
+    # Several texts are generated at once, each with a stream of its own.
+    one, other = texts[-1], texts[0] or texts[-1][::-1]
+    streams = tokenizer.stream(), tokenizer.stream()
+    joined = ["", ""]
+    for pair in itertools.zip_longest(one, other):
+        for index, token in enumerate(pair):
+            joined[index] += "" if token is None else streams[index].push(token)
+    for index, ids in enumerate((one, other)):
+        text, whole = joined[index] + streams[index].finish(), tokenizer.decode(ids)
+        expect(text == whole, f"two streams at once change each other's texts: {_first_difference(whole, text)}")
 
 
 @checks.add("saved-and-loaded", "A run stores its tokenizer's files and is loaded without the corpus.")
 def saved_and_loaded(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     with tempfile.TemporaryDirectory(prefix="gptkit-check-") as directory:
-        tokenizer.save(Path(directory))
-        loaded = subject.spec.load(Path(directory))
+        saved, moved = Path(directory, "saved"), Path(directory, "moved")
+        saved.mkdir()
+        tokenizer.save(saved)
+        subject.spec.load(saved)
+        saved.rename(moved)  # a run may be moved or copied to another machine
+        try:
+            loaded = subject.spec.load(moved)
+        except TokenizerError as error:
+            expect(False, f"from a directory that was renamed after `save` it cannot be loaded: {error.message}")
         for fact in ("vocab_size", "special_tokens", "start_id", "end_id", "lossless", "leading"):
             value, expected = getattr(loaded, fact), getattr(tokenizer, fact)
             expect(value == expected, f"after saving and loading, {fact} is {value}, not {expected}")
@@ -170,6 +224,22 @@ def saved_and_loaded(subject: Subject) -> None:
         except TokenizerError:
             return
         expect(not subject.spec.needs_corpus, "from an empty directory it loads a tokenizer; raise a TokenizerError")
+
+
+@checks.add("exports-its-ids", "An exported model reads ids of its tokenizer.json, which must be those it was trained with.")
+def exports_its_ids(subject: Subject) -> None:
+    tokenizer = subject.tokenizer
+    try:
+        text = tokenizer.to_tokenizer_json()
+    except TokenizerError as error:
+        skip(f"it cannot be exported: {error.message}")
+    from tokenizers import Tokenizer as External
+
+    external = External.from_str(text)
+    for each in _spellable(tokenizer):
+        ids, wanted = external.encode(each, add_special_tokens=False).ids, tokenizer.encode(each)
+        at = f"the tokenizer.json gives {ids[:8]} for {each[:30]!r}"
+        expect(ids == wanted, f"{at}, but encode returns {wanted[:8]}; raise a TokenizerError if it cannot be expressed")
 
 
 @checks.add("lone-surrogates", "Text from the web may contain lone surrogates, which must be read as U+FFFD.")

@@ -7,8 +7,15 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from gptkit.components.tokenizer.bpe import BpeSpec
 from gptkit.components.tokenizer.byte import ByteSpec, ByteTokenizer
+from gptkit.components.tokenizer.char import CharSpec
+from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import StreamDecoder, Tokenizer
+from gptkit.testing.texts import CORPUS
 from tests.mutants.mutant import Mutant, become
 
 
@@ -37,6 +44,7 @@ class LosesCapitals(Wrong):
     name: Literal["loses-capitals"] = "loses-capitals"
     runtime = Runtime
     caught_by = "text-comes-back"
+    also = ("exports-its-ids",)
 
 
 class LosesWhatIsRare(Wrong):
@@ -49,6 +57,7 @@ class LosesWhatIsRare(Wrong):
     name: Literal["loses-what-is-rare"] = "loses-what-is-rare"
     runtime = Runtime
     caught_by = "text-comes-back"
+    also = ("exports-its-ids",)
 
 
 class Injectable(Wrong):
@@ -173,6 +182,7 @@ class FitsByTurns(Wrong):
     name: Literal["fits-by-turns"] = "fits-by-turns"
     runtime = Runtime
     caught_by = "fits"
+    also = ("exports-its-ids",)
 
     def fit(self, texts: Iterator[str]) -> Tokenizer:
         made: Any = super().fit(texts)
@@ -193,3 +203,111 @@ class BreaksOnHalves(Wrong):
     name: Literal["breaks-on-halves"] = "breaks-on-halves"
     runtime = Runtime
     caught_by = "lone-surrogates"
+
+
+class NeedsNoCorpus(Mutant, BpeSpec):
+    """Declare that no corpus is needed, though the merges are trained."""
+
+    name: Literal["needs-no-corpus"] = "needs-no-corpus"
+    caught_by = "fits"
+
+    @property
+    def needs_corpus(self) -> bool:
+        return False
+
+
+class StartsOutside(Wrong):
+    """Start token outside the vocabulary."""
+
+    class Runtime(ByteTokenizer):
+        @property
+        def start_id(self) -> int:
+            return 9999
+
+    name: Literal["starts-outside"] = "starts-outside"
+    runtime = Runtime
+    caught_by = "ids-in-range"
+
+
+class StripsBeforeSpecials(Wrong):
+    """Remove blanks before a special token."""
+
+    class Runtime(ByteTokenizer):
+        def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
+            for token in allowed_special:
+                text = text.replace(f" {token}", token)
+            return super().encode(text, allowed_special=allowed_special)
+
+    name: Literal["strips-before-specials"] = "strips-before-specials"
+    runtime = Runtime
+    caught_by = "keeps-text-around-specials"
+
+
+class EndsAtASpecial(Wrong):
+    """Discard the text after the first special token."""
+
+    class Runtime(ByteTokenizer):
+        def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
+            for token in set(allowed_special) & set(self.special_tokens):
+                text = text[: text.index(token) + len(token)] if token in text else text
+            return super().encode(text, allowed_special=allowed_special)
+
+    name: Literal["ends-at-a-special"] = "ends-at-a-special"
+    runtime = Runtime
+    caught_by = "keeps-text-around-specials"
+
+
+class WrapsItsArrays(Wrong):
+    """Return arrays of a type that is too small for the ids."""
+
+    class Runtime(ByteTokenizer):
+        def encode_array(self, text: str) -> NDArray[np.int8]:
+            return np.array(self.encode(text)).astype(np.int8)
+
+    name: Literal["wraps-its-arrays"] = "wraps-its-arrays"
+    runtime = Runtime
+    caught_by = "batch-equals-single"
+
+
+class OneStream(Wrong):
+    """Return the same decoder for every text."""
+
+    class Runtime(ByteTokenizer):
+        def stream(self) -> StreamDecoder:
+            stream: StreamDecoder = self.__dict__.setdefault("only", super().stream())
+            return stream
+
+    name: Literal["one-stream"] = "one-stream"
+    runtime = Runtime
+    caught_by = "streaming-equals-whole"
+
+
+class SavesAReference(Wrong):
+    """Save the path of its files instead of their contents."""
+
+    class Runtime(ByteTokenizer):
+        def save(self, directory: Path) -> None:
+            super().save(directory)
+            (directory / "origin").write_text(str(directory), encoding="utf-8")
+
+    name: Literal["saves-a-reference"] = "saves-a-reference"
+    runtime = Runtime
+    caught_by = "saved-and-loaded"
+
+    def load(self, directory: Path) -> Tokenizer:
+        origin = directory / "origin"
+        if origin.exists() and not Path(origin.read_text(encoding="utf-8")).exists():
+            raise TokenizerError(f"{origin} names a directory that does not exist")
+        return super().load(directory)
+
+
+class ExportsOtherIds(Wrong):
+    """Export the vocabulary of another tokenizer."""
+
+    class Runtime(ByteTokenizer):
+        def to_tokenizer_json(self) -> str:
+            return CharSpec().fit(iter(CORPUS)).to_tokenizer_json()
+
+    name: Literal["exports-other-ids"] = "exports-other-ids"
+    runtime = Runtime
+    caught_by = "exports-its-ids"
