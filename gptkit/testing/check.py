@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 import torch
@@ -64,7 +67,7 @@ class Check:
     after: tuple[Check, ...] = ()
 
     def __call__(self, subject: Subject) -> None:
-        """Check a configured component as `run` does, with a separate random state.
+        """Check a configured component as `run` does, and restore the state of the process, so that no other is affected.
 
         Raises:
             NotApplicableError: the check does not apply, or one of its prerequisites failed.
@@ -72,7 +75,7 @@ class Check:
         for earlier in self.after:
             if earlier.fails(subject):
                 skip(f"the check {earlier.name} failed; correct that first")
-        with torch.random.fork_rng(devices=[]):
+        with _isolated():
             torch.manual_seed(0)
             self.run(subject)
 
@@ -84,9 +87,22 @@ class Check:
                 subject.failed[self.name] = False
             except NotApplicableError:
                 subject.failed[self.name] = False
-            except Exception:
+            except (Exception, SystemExit):
                 subject.failed[self.name] = True
         return subject.failed[self.name]
+
+
+@contextmanager
+def _isolated() -> Iterator[None]:
+    """Restore random state, working directory, default dtype and recording of gradients afterwards."""
+    directory, dtype, gradients = Path.cwd(), torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        os.chdir(directory)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradients)
 
 
 @dataclass(frozen=True)
@@ -103,7 +119,7 @@ class Result:
     check: Check
     outcome: Outcome
     message: str = ""
-    error: Exception | None = None
+    error: BaseException | None = None
 
     @property
     def ok(self) -> bool:

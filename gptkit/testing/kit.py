@@ -188,7 +188,7 @@ def _result(check: Check, subject: Subject, reason: str | None) -> Result:
         check(subject)
     except NotApplicableError as skipped:
         return Result(label, check, "skipped", str(skipped))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a component must not end the program that uses it
         if reason is not None:
             return Result(label, check, "expected", reason, error)
         seen = str(error) if isinstance(error, ContractError) else f"it raised {type(error).__name__}: {error}"
@@ -199,7 +199,7 @@ def _result(check: Check, subject: Subject, reason: str | None) -> Result:
     return Result(label, check, "unexpected", f"it passes, but was expected to fail ({reason}); remove the expectation")
 
 
-def _location(error: Exception, module: str) -> str:
+def _location(error: BaseException, module: str) -> str:
     """Where in the component's package an exception was raised: the innermost line, as a parenthesis; "" if in none."""
     package = "gptkit.components" if module.startswith("gptkit.") else module.partition(".")[0]
     result = ""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gptkit.components.data.text import TextDataSpec
+from gptkit.components.data._files import find_files, fingerprint_files
+from gptkit.components.data.text import TextDataSpec, read_documents
 from gptkit.kinds.data import Document
 from tests.mutants.mutant import Mutant
 
@@ -93,3 +95,97 @@ class Empty(Mutant, TextDataSpec):
 
     def documents(self, base: Path) -> Iterator[Document]:
         yield from ()
+
+
+class ForgetsAField(Mutant, TextDataSpec):
+    """Fingerprint of the files, without the field that splits them into documents."""
+
+    name: Literal["forgets-a-field"] = "forgets-a-field"
+    caught_by = "fingerprint"
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({"separator": "\n\n"},)
+
+    def fingerprint(self, base: Path) -> str:
+        return fingerprint_files(find_files(self.path, self.patterns, base), "text")
+
+
+class SizesOnly(Mutant, TextDataSpec):
+    """Fingerprint of names and sizes, without times."""
+
+    name: Literal["sizes-only"] = "sizes-only"
+    caught_by = "fingerprint"
+
+    def fingerprint(self, base: Path) -> str:
+        return repr([(path.name, path.stat().st_size) for path in find_files(self.path, self.patterns, base)])
+
+
+class FirstFileOnly(Mutant, TextDataSpec):
+    """Fingerprint of the first file."""
+
+    name: Literal["first-file-only"] = "first-file-only"
+    caught_by = "fingerprint"
+
+    def fingerprint(self, base: Path) -> str:
+        return fingerprint_files(find_files(self.path, self.patterns, base)[:1], "text", self.separator)
+
+
+class AsListed(Mutant, TextDataSpec):
+    """Read files in the order in which the system lists them."""
+
+    name: Literal["as-listed"] = "as-listed"
+    caught_by = "sorts-its-files"
+    also = ("reports-its-files",)
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        for name in os.listdir(base / "data"):  # noqa: PTH208
+            if name.endswith((".txt", ".md")):
+                yield from read_documents(base / "data" / name, name)
+
+    def fingerprint(self, base: Path) -> str:
+        return fingerprint_files(find_files(self.path, self.patterns, base), "text")
+
+
+class AsMatched(AsListed):
+    """Read files in the order in which a pattern matches them."""
+
+    name: Literal["as-matched"] = "as-matched"
+    caught_by = "sorts-its-files"
+    also = ()
+    twin_class = TextDataSpec
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        for path in (base / "data").glob("*.txt"):
+            yield from read_documents(path, path.name)
+
+
+class FailsWithoutFiles(Mutant, TextDataSpec):
+    """Raise the error of the system where the directory is missing."""
+
+    name: Literal["fails-without-files"] = "fails-without-files"
+    caught_by = "reports-its-files"
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        for path in sorted((base / "data").iterdir()):
+            if path.suffix in (".txt", ".md"):
+                yield from read_documents(path, path.name)
+
+
+class FailsOnBytes(Mutant, TextDataSpec):
+    """Raise a UnicodeDecodeError for a file that is not UTF-8."""
+
+    name: Literal["fails-on-bytes"] = "fails-on-bytes"
+    caught_by = "reports-its-files"
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        for path in find_files(self.path, self.patterns, base):
+            yield Document(path.read_text(encoding="utf-8"), path.name)
+
+
+class LeavesTheDirectory(Mutant, TextDataSpec):
+    """Change the working directory of the process."""
+
+    name: Literal["leaves-the-directory"] = "leaves-the-directory"
+    caught_by = "gives-documents"
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        os.chdir(base)
+        yield from super().documents(base)
