@@ -17,6 +17,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.embedding import EmbeddingSpec
 from gptkit.kinds.position import PositionSpec
 from gptkit.nn.cache.allocation import Allocation
+from gptkit.nn.cache.state import Stateful
 from gptkit.nn.embedding import Embedding
 from gptkit.nn.forward import Forward
 from gptkit.nn.head import IGNORED, Head
@@ -143,7 +144,8 @@ def loss_is_cross_entropy(subject: Subject) -> None:
     loss = head.loss(x_BTE, targets, _context(x_BTE))
     expect(loss.ndim == 0, f"the loss has shape {tuple(loss.shape)}; it must be a scalar")
     wanted = F.cross_entropy(head(x_BTE, _context(x_BTE)).flatten(0, 1), targets.flatten())
-    same(loss.double(), wanted.detach(), "the loss is not the mean cross-entropy of the logits", 1e-4)
+    remedy = "add other terms, such as a penalty, by forward.add_loss in training"
+    same(loss.double(), wanted.detach(), f"the loss is not the mean cross-entropy of the logits; {remedy}", 1e-4)
     (gradient,) = torch.autograd.grad(loss, x_BTE)
     (expected,) = torch.autograd.grad(wanted, x_BTE)
     same(gradient, expected, "the gradient of the loss is not that of the cross-entropy of the logits", 1e-4)
@@ -164,6 +166,69 @@ def ignored_targets(subject: Subject) -> None:
         f"with targets of {IGNORED} the loss is not the mean over the others",
         1e-4,
     )
+
+
+@head_checks.add("no-targets", "A batch may have no targets (all masked); its loss is 0, as NaN would end the training.")
+def no_targets(subject: Subject) -> None:
+    head, _ = _head(subject)
+    for training in (False, True):
+        head.train(training)
+        x_BTE = _hidden().requires_grad_()
+        context = _context(x_BTE)
+        loss = head.loss(x_BTE, torch.full((2, 7), IGNORED), context)
+        where = f"in {'training' if training else 'evaluation'}, with all targets {IGNORED},"
+        expect(loss.ndim == 0 and float(loss.detach()) == 0, f"{where} the loss is {loss.detach().tolist()}, not 0")
+        for name, value in context.losses.items():
+            expect(value.isfinite().all(), f"{where} the auxiliary loss {name!r} is {value.detach().tolist()}")
+        total = loss + sum(context.losses.values())
+        if total.requires_grad:
+            (gradient,) = torch.autograd.grad(total, x_BTE, allow_unused=True)
+            expect(gradient is None or gradient.isfinite().all(), f"{where} its gradient is not finite")
+
+
+@head_checks.add("loss-of-large-logits", "The logarithm of a softmax in fp32 is infinite for improbable targets.")
+@torch.no_grad()
+def loss_of_large_logits(subject: Subject) -> None:
+    head, embedding = _head(subject)
+    head, _, targets = head.float(), embedding.float(), token_ids(2, 7, seed=4)
+
+    def both(size: float) -> tuple[Tensor, Tensor]:
+        x_BTE = size * _hidden().float()
+        logits_BTV = head(x_BTE, _context(x_BTE))
+        return head.loss(x_BTE, targets, _context(x_BTE)), F.cross_entropy(logits_BTV.flatten(0, 1), targets.flatten())
+
+    if differ(*both(1), 1e-3).any():
+        skip("the loss is not the cross-entropy of any logits; another check reports it")
+    remedy = "compute it by log_softmax, logsumexp or cross_entropy"
+    same(*both(300), f"for improbable targets the loss is not the cross-entropy of the logits; {remedy}", 1e-3)
+
+
+@head_checks.add("loss-in-fp32", "A loss in bf16 has two or three digits, which hide the differences between models.")
+@torch.no_grad()
+def loss_in_fp32(subject: Subject) -> None:
+    head, embedding = _head(subject)
+    head, _, x_BTE = head.bfloat16(), embedding.bfloat16(), _hidden().bfloat16()
+    loss = head.loss(x_BTE, token_ids(2, 7, seed=4), _context(x_BTE))
+    expect(loss.dtype.itemsize >= 4, f"in a model in bf16 the loss is {loss.dtype}; compute it from logits.float()")
+
+
+@head_checks.add("losses-ignore-tokens", "Auxiliary losses, too, exclude tokens whose target is -100 (padding, prompts).")
+@torch.no_grad()
+def losses_ignore_tokens(subject: Subject) -> None:
+    head, _ = _head(subject)
+    if head.mixes_tokens or any(isinstance(module, Stateful) for module in head.modules()):
+        skip("its losses of a token depend on earlier ones, whose targets may be ignored")
+    targets = token_ids(2, 7, seed=4)
+    targets[0, :4] = IGNORED
+    losses = []
+    for seed in (7, 8):
+        x_BTE = _hidden()
+        x_BTE[0, :4] = torch.randn(4, D_MODEL, generator=torch.Generator().manual_seed(seed), dtype=x_BTE.dtype)
+        context = _context(x_BTE)
+        head.train().loss(x_BTE, targets, context)
+        losses.append(context.losses)
+    for name, value in losses[0].items():
+        same(losses[1][name], value, f"the auxiliary loss {name!r} depends on tokens whose target is {IGNORED}")
 
 
 @head_checks.add("predictions-continue", "A drafter extends states of prediction modules, which must equal a whole pass.")

@@ -139,6 +139,7 @@ class CountsIgnoredTargets(WrongHead):
     name: Literal["counts-ignored-targets"] = "counts-ignored-targets"
     runtime = Runtime
     caught_by = "ignored-targets"
+    also = ("no-targets",)
 
 
 class DividesByAll(WrongHead):
@@ -246,6 +247,7 @@ class PenalizesInEvaluation(WrongHead):
     name: Literal["penalizes-in-evaluation"] = "penalizes-in-evaluation"
     runtime = Runtime
     caught_by = "plain-loss-in-eval"
+    also = ("losses-ignore-tokens",)
 
 
 class HalvesTheLossOfParts(WrongHead):
@@ -304,7 +306,7 @@ class ScoresByNeighbors(WrongHead):
     name: Literal["scores-by-neighbors"] = "scores-by-neighbors"
     runtime = Runtime
     caught_by = "scores-every-token"
-    also = DECODING
+    also = ("no-targets", *DECODING)
 
 
 class ForgetsEarlierTokens(Mutant, MultiTokenHeadSpec):
