@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -18,7 +19,8 @@ def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.Optimi
     """Return the optimizer of a model's trainable parameters.
 
     Raises:
-        TrainingError: a group of the spec has no parameters, or the optimizer ignores the groups.
+        TrainingError: a group of the spec has no parameters, the optimizer ignores the groups, or it lacks a
+            parameter.
     """
     labels = {name: options.label for name, options in parameter_options(model, spec.groups).items()}
     optimizer = spec.build(model)
@@ -31,7 +33,22 @@ def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.Optimi
                 hint="Remove `groups`, or choose another optimizer. Its author can build the parameter groups with "
                 "gptkit.components.optimizer.groups.",
             )
+    _require_all(spec, model, optimizer)
     return optimizer
+
+
+def _require_all(spec: OptimizerSpec, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer that lacks a trainable parameter, which would silently keep its first values."""
+    held = Counter(id(parameter) for group in optimizer.param_groups for parameter in group["params"])
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad and not held[id(parameter)]]
+    if names:
+        rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        method = f"{type(spec).__module__}.{type(spec).__qualname__}.build"
+        raise TrainingError(
+            f"optimizer {spec.name!r}: {method} omits the parameters {', '.join(names[:3])}{rest}",
+            hint="Pass all of the model's parameters that require a gradient, each in one group; "
+            "gptkit.components.optimizer.groups builds the groups.",
+        )
 
 
 class GroupRates:

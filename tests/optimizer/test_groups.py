@@ -177,3 +177,21 @@ def test_metrics_have_the_rate_of_every_group(tmp_path: Path) -> None:
     }
     plain = gptkit.train(spec(), tmp_path / "plain", progress=False)
     assert not [name for name in plain.metrics if name.startswith("learning_rate/")]
+
+
+class LeavesOut(SGDSpec):
+    """An optimizer of the first parameter only."""
+
+    name: Literal["leaves-out"] = "leaves-out"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD([next(iter(model.parameters()))], lr=0.1)
+
+
+def test_parameters_that_the_optimizer_lacks_are_named() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4), nn.Linear(4, 1))
+    with pytest.raises(TrainingError, match=r"LeavesOut\.build omits the parameters 0\.bias, 1\.weight, 1\.bias and 2 more"):
+        build_optimizer(LeavesOut(), model)
+    for parameter in list(model.parameters())[1:]:
+        parameter.requires_grad_(False)
+    assert build_optimizer(LeavesOut(), model)
