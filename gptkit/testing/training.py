@@ -90,6 +90,55 @@ def obeys_the_rate(subject: Subject) -> None:
     expect(not moved, f"with every group's lr at 0 a step moved {', '.join(moved)}")
 
 
+@optimizer_checks.add("follows-the-rate", "The schedule changes each group's `lr` in every step; a step must use its value.")
+def follows_the_rate(subject: Subject) -> None:
+    distances = []
+    for factor in (1.0, 0.01):
+        net = _Net()
+        optimizer = subject.spec.build(net)
+        before = net.up.detach().clone()
+        for group in optimizer.param_groups:
+            group["lr"] *= factor
+        net.step(optimizer)
+        distances.append(float((net.up.detach() - before).norm()))
+    seen = (
+        f"with a hundredth of the rate a first step moved a weight by {distances[1]:.3g}, and by {distances[0]:.3g} with it"
+    )
+    expect(distances[1] < 0.5 * distances[0], f'{seen}; read `group["lr"]` in `step`')
+
+
+@optimizer_checks.add(
+    "zero-gradients", "Weights behind a projection that is initialized as zeros have gradients of 0 at first."
+)
+def zero_gradients(subject: Subject) -> None:
+    for n_before in (0, 2):
+        net = _Net()
+        optimizer = subject.spec.build(net)
+        for _ in range(n_before):
+            net.step(optimizer)
+        for parameter in net.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        optimizer.step()
+        wrong = [name for name, parameter in net.named_parameters() if not parameter.isfinite().all()]
+        expect(
+            not wrong, f"after a step with gradients of 0, {', '.join(wrong)} is not finite; add a small number to divisors"
+        )
+
+
+@optimizer_checks.add("keeps-gradients", "Metrics of a step, such as norms of gradients, are computed after it.")
+def keeps_gradients(subject: Subject) -> None:
+    net = _Net()
+    optimizer = subject.spec.build(net)
+    for _ in range(2):
+        optimizer.zero_grad()
+        net.distance().backward()  # type: ignore[no-untyped-call]
+        before = {name: parameter.grad.clone() for name, parameter in net.named_parameters() if parameter.grad is not None}
+        optimizer.step()
+        for name, gradient in before.items():
+            now = net.get_parameter(name).grad
+            expect(now is not None and torch.equal(now, gradient), f"a step changes the gradient of {name}; change a copy")
+
+
 @optimizer_checks.add("obeys-groups", "A spec's `groups` must have their own learning rate and weight decay.")
 def obeys_groups(subject: Subject) -> None:
     net, peaks = _Net(), dict[int, float]()
@@ -177,7 +226,7 @@ def state_resumes(subject: Subject) -> None:
     wrong = _not_storable(stored)
     expect(not wrong, f"the state dict holds {wrong}; tensors, numbers, texts, lists and dicts can be stored")
     fresh.load_state_dict(stored)
-    for step in range(3):
+    for step in range(25):  # more than the usual period of updates that are not made in every step
         net.step(optimizer)
         other.step(fresh)
         for (name, one), two in zip(net.named_parameters(), other.parameters(), strict=True):

@@ -132,7 +132,7 @@ class HasItsOwnRate(Mutant, SGDSpec):
 
     name: Literal["has-its-own-rate"] = "has-its-own-rate"
     caught_by = "obeys-the-rate"
-    also = ("decays-groups",)
+    also = ("decays-groups", "follows-the-rate")
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         return self.Optimizer(groups(self, model), lr=self.learning_rate)
@@ -231,6 +231,67 @@ class OwnDecay(WrongSigns):
     name: Literal["own-decay"] = "own-decay"
     optimizer = Optimizer
     caught_by = "decays-groups"
+
+
+class CountsItsSteps(WrongSigns):
+    """Average the weights every ten steps, which are counted in an attribute."""
+
+    class Optimizer(Signs):
+        def step(self, closure: Any = None) -> Any:
+            super().step(closure)
+            self.steps: int = getattr(self, "steps", 0) + 1
+            for parameter in (each for group in self.param_groups for each in group["params"]):
+                slow = self.state[parameter].setdefault("slow", parameter.detach().clone())
+                if self.steps % 10 == 0:
+                    parameter.data.copy_(slow.lerp_(parameter.detach(), 0.5))
+
+    name: Literal["counts-its-steps"] = "counts-its-steps"
+    optimizer = Optimizer
+    caught_by = "state-resumes"
+
+
+class KeepsThePeakRate(WrongSigns):
+    """Use the peak rate unless the schedule is at zero."""
+
+    class Optimizer(Signs):
+        def update(self, parameter: Any, group: dict[str, Any]) -> None:
+            super().update(parameter, {**group, "lr": self.defaults["lr"] if group["lr"] else 0.0})
+
+    name: Literal["keeps-the-peak-rate"] = "keeps-the-peak-rate"
+    caught_by = "follows-the-rate"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        groups = decay_groups(trainable(model, self.groups), self.learning_rate, 0.1)
+        return self.Optimizer(groups, {"lr": self.learning_rate})
+
+
+class DividesByTheNorm(WrongSigns):
+    """Divide gradients by their norm, which may be zero."""
+
+    class Optimizer(Signs):
+        def update(self, parameter: Any, group: dict[str, Any]) -> None:
+            if parameter.grad is not None:
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.sub_(group["lr"] * parameter.grad / parameter.grad.norm())
+
+    name: Literal["divides-by-the-norm"] = "divides-by-the-norm"
+    optimizer = Optimizer
+    caught_by = "zero-gradients"
+
+
+class ScalesGradients(WrongSigns):
+    """Scale gradients in place."""
+
+    class Optimizer(Signs):
+        def step(self, closure: Any = None) -> Any:
+            for parameter in (each for group in self.param_groups for each in group["params"]):
+                if parameter.grad is not None:
+                    parameter.grad.mul_(0.5)
+            super().step(closure)
+
+    name: Literal["scales-gradients"] = "scales-gradients"
+    optimizer = Optimizer
+    caught_by = "keeps-gradients"
 
 
 class Overshoots(Mutant, CosineSpec):
