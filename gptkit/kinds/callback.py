@@ -120,6 +120,14 @@ class Callback:
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Receive numbers after a step: `loss`, `learning_rate`, `tokens_per_second`, `validation_loss`, …"""
 
+    def ends(self, step: int) -> bool:
+        """Return whether the training ends with the steps done so far, as after the last one: at a plateau, for example.
+
+        Called before each step, after the metrics of the one before. A checkpoint is saved, and the run is finished. A
+        resumed run asks again before its first step. False by default.
+        """
+        return False
+
     def on_sample(self, step: int, text: str) -> None:
         """Receive a sample of generated text."""
 

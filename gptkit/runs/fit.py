@@ -131,7 +131,9 @@ def fit(
     trainer.run()
     if processes.builds_empty:
         model = _whole(spec, tokenizer.vocab_size, store)
-    return Run(directory.path, spec, model, tokenizer, trainer.step, directory.read_provenance())
+    run = Run(directory.path, spec, model, tokenizer, trainer.step, directory.read_provenance())
+    run.ended = trainer.ended
+    return run
 
 
 def _training_batches(windows: Windows | PackedWindows | MixedWindows) -> TrainingBatches:

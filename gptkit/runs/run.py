@@ -49,6 +49,7 @@ class Run(Views):
         tokenizer: the tokenizer that it was trained with.
         step: the number of training steps.
         provenance: the distribution of each component, versions, hashes.
+        ended: whether a callback has ended this training before its last step.
     """
 
     def __init__(
@@ -66,14 +67,15 @@ class Run(Views):
         self.tokenizer = tokenizer
         self.step = step
         self.provenance = dict(provenance)
+        self.ended = False
 
     def __repr__(self) -> str:
         return f"<Run {self.spec.name!r} at step {self.step} of {self.spec.training.steps} in {str(self.directory)!r}>"
 
     @property
     def finished(self) -> bool:
-        """Whether the training reached its last step."""
-        return self.step >= self.spec.training.steps
+        """Whether the training reached its last step, or a callback ended it before."""
+        return self.ended or self.step >= self.spec.training.steps
 
     @property
     def ends(self) -> list[int]:

@@ -9,6 +9,7 @@ import random
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,8 @@ class _Session:
         """What `measure` returned after each step."""
         self.accepted: list[bool] = []
         """What `accepts` returned in each step."""
+        self.ended: list[bool] = []
+        """What `ends` returned before each step."""
         self.provided: list[dict[str, Tensor]] = []
         """The weights to evaluate with after each step."""
 
@@ -65,6 +68,9 @@ class _Session:
 
     def run(self, until: int) -> Iterator[StepPlan]:
         while self.step < until:
+            ended = self.callback.ends(self.step)
+            expect(isinstance(ended, bool), f"ends returned {ended!r}, not a bool")
+            self.ended.append(ended)
             plan = self.callback.plan(self.step, StepPlan(1.0, _BATCH, _LENGTH))
             yield plan
             self.optimizer.param_groups[0]["lr"] = 0.1 * plan.rate
@@ -85,7 +91,7 @@ class _Session:
             self.provided.append(self.evaluated())
             # The validation loss rises and falls, for callbacks that react to it.
             metrics = {"loss": float(loss.detach()), "validation_loss": abs(math.sin(self.step)), "learning_rate": 0.1}
-            self.callback.on_metrics(self.step, metrics)
+            self.callback.on_metrics(self.step, MappingProxyType(metrics))
             self.callback.on_sample(self.step, "Once upon a time.\n")
 
     def evaluated(self) -> dict[str, Tensor]:
@@ -122,10 +128,13 @@ def state_restores(subject: Subject) -> None:
         resumed.start(unpack(packed, tensors))
         whole.recorded.clear()
         whole.accepted.clear()
+        whole.ended.clear()
         plans = list(whole.run(_STEPS)), list(resumed.run(_STEPS))
         expect(plans[0] == plans[1], f"resumed after step {stop}, it plans other steps: {plans[1]}, not {plans[0]}")
         accepted = whole.accepted == resumed.accepted
         expect(accepted, f"resumed after step {stop}, it accepts {resumed.accepted}, not {whole.accepted}")
+        ended = whole.ended == resumed.ended
+        expect(ended, f"resumed after step {stop}, `ends` returns {resumed.ended}, not {whole.ended}")
         recorded = whole.recorded == resumed.recorded
         expect(recorded, f"resumed after step {stop}, it records {resumed.recorded}, not {whole.recorded}")
         for name, parameter in whole.net.named_parameters():
@@ -166,6 +175,39 @@ def leaves_random_numbers(subject: Subject) -> None:
     expect(torch.equal(before[0], torch.get_rng_state()), "it draws from torch's global generator")
     expect(before[1] == random.getstate(), "it draws from Python's global generator")
     expect(before[2] == repr(np.random.get_state()), "it draws from numpy's global generator")
+
+
+@checks.add("takes-partial-metrics", "The first validation has no training loss, and most steps have no validation.")
+def takes_partial_metrics(subject: Subject) -> None:
+    session = _session(subject)
+    session.start()
+    cases = ({"validation_loss": 3.0, "validation_perplexity": 20.1}, {"loss": 2.9, "learning_rate": 0.1})
+    for step, metrics in enumerate(cases):
+        try:
+            session.callback.on_metrics(step, MappingProxyType(metrics))
+        except KeyError as error:
+            seen = f"on_metrics raises a KeyError for {error} where the metrics are {', '.join(metrics)}"
+            expect(False, f"{seen}; read a metric only if it is among them")
+
+
+@checks.add(
+    "leaves-the-model", "A model left in evaluation mode trains without dropout, and frozen weights stay as they are."
+)
+def leaves_the_model(subject: Subject) -> None:
+    session = _session(subject)
+    session.net.train()
+    session.start()
+    for _ in session.run(3):
+        expect(session.net.training, "it leaves the model in evaluation mode; call model.train() again")
+        frozen = [name for name, parameter in session.net.named_parameters() if not parameter.requires_grad]
+        expect(not frozen, f"it sets requires_grad of {', '.join(frozen)} to False; use training.freeze, or set it again")
+        expect(torch.is_grad_enabled(), "it switches the recording of gradients off; use `with torch.no_grad()`")
+
+
+@checks.add("own-instance", "Several trainings may run in one program, so each needs a callback of its own.")
+def own_instance(subject: Subject) -> None:
+    first, second = subject.spec.build(), subject.spec.build()
+    expect(first is not second, "build returns the same callback twice, so that a training begins with another one's state")
 
 
 @checks.add("weights-fit", "Weights to evaluate with temporarily replace the model's, so they must be separate tensors.")

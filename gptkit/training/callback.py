@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gptkit.core.errors import TrainingError
@@ -20,13 +21,24 @@ __all__ = ["Callbacks", "PluginTrackers", "TrackerCallback"]
 _log = logging.getLogger("gptkit")
 
 
+def _bool(callback: Callback, method: str, answer: object) -> bool:
+    if not isinstance(answer, bool):
+        raise TrainingError(
+            f"callback {type(callback).__name__}: {method} returned {answer!r}, not a bool",
+            hint="Return True or False; a method without a return statement returns None.",
+        )
+    return answer
+
+
 class Callbacks(Callback):
     """Combination of several callbacks, called in order."""
 
     def __init__(self, callbacks: Iterable[Callback]) -> None:
         self._all = tuple(callbacks)
+        self._names = frozenset[str]()
 
     def setup(self, training: Training) -> None:
+        self._names = frozenset(name for name, _ in training.model.named_parameters())
         for callback in self._all:
             callback.setup(training)
 
@@ -80,8 +92,18 @@ class Callbacks(Callback):
         return any(type(callback).accepts is not Callback.accepts for callback in self._all)
 
     def accepts(self, step: int, loss: float, norm: float) -> bool:
-        answers = [callback.accepts(step, loss, norm) for callback in self._all]  # every one is asked, for its state
+        # Every one is asked, for its state.
+        answers = [_bool(callback, "accepts", callback.accepts(step, loss, norm)) for callback in self._all]
         return all(answers)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether a callback may end the training before its last step (`Callback.ends`)."""
+        return any(type(callback).ends is not Callback.ends for callback in self._all)
+
+    def ends(self, step: int) -> bool:
+        answers = [_bool(callback, "ends", callback.ends(step)) for callback in self._all]
+        return any(answers)
 
     def on_step(self, step: int) -> None:
         for callback in self._all:
@@ -107,7 +129,7 @@ class Callbacks(Callback):
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         for callback in self._all:
-            callback.on_metrics(step, metrics)
+            callback.on_metrics(step, MappingProxyType(dict(metrics)))
 
     def on_sample(self, step: int, text: str) -> None:
         for callback in self._all:
@@ -125,7 +147,7 @@ class Callbacks(Callback):
         """Return the weights of the callback that provides some.
 
         Raises:
-            TrainingError: several callbacks provide weights.
+            TrainingError: several callbacks provide weights, or one provides weights that are not the model's.
         """
         provided = [(type(callback).__name__, callback.evaluation_weights()) for callback in self._all]
         providers = [(name, weights) for name, weights in provided if weights is not None]
@@ -134,6 +156,13 @@ class Callbacks(Callback):
             raise TrainingError(
                 f"several callbacks provide the weights to evaluate with: {names}", hint="Keep one in training.callbacks."
             )
+        for name, weights in providers:
+            unknown = sorted(weights.keys() - self._names)
+            if unknown:
+                raise TrainingError(
+                    f"callback {name}: evaluation_weights returned {unknown[0]!r}, which is not a parameter of the model",
+                    hint="Return weights by the names of model.named_parameters().",
+                )
         return providers[0][1] if providers else None
 
 

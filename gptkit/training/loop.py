@@ -66,6 +66,7 @@ class Trainer:
     Attributes:
         step: number of completed steps.
         stopped: whether a signal requested a stop before the last step.
+        ended: whether a callback ended the training before the last step.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Trainer:
             )
         freeze(model, spec.freeze)
         self.optimizer = build_optimizer(spec.optimizer, model)
-        self.stopped = False
+        self.stopped = self.ended = False
         self._forward = accelerate(model, model if forward is None else forward, spec, self.device)
         self._step = TrainingStep(
             self._forward,
@@ -167,13 +168,16 @@ class Trainer:
                     self._report({}, evaluate=True, sample=True)
                 self._since = time.perf_counter()
                 while self.step < steps and not self.processes.any(bool(stop)):
+                    if callbacks.may_end and self.processes.any(callbacks.ends(self.step)):
+                        self.ended = True
+                        break
                     result = self._take_step()
                     state.step += 1
                     if result is not None:
                         self._fresh.append((state.step, result))
                     self._after_step()
                     self._saver.advance(callbacks)
-                self.stopped = self.step < steps
+                self.stopped = self.step < steps and not self.ended
                 if self._saver.step != self.step:
                     self._save()
                 self._saver.finish(callbacks)

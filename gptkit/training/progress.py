@@ -119,9 +119,8 @@ class ConsoleProgress(Callback):
             return
         steps, directory = self._start.steps, self._start.directory
         if error is None:
-            self.console.print(
-                f"[bold green]done[/] {steps} steps in {escape(str(directory))}", highlight=False, soft_wrap=True
-            )
+            what = f"{steps} steps" if step >= steps else f"after step {step} of {steps}, ended by a callback,"
+            self.console.print(f"[bold green]done[/] {what} in {escape(str(directory))}", highlight=False, soft_wrap=True)
         elif isinstance(error, KeyboardInterrupt):
             what = f"saved in {self._saved}" if self._saved is not None else "nothing new to save"
             command = self._resume_command.format(directory=quoted(directory))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from gptkit.components.callback.modules.window_warmup import WindowWarmup
 from gptkit.components.callback.skip_spikes import SkipSpikesSpec
 from gptkit.components.callback.window_warmup import WindowWarmupSpec
 from gptkit.kinds.callback import Callback, StepPlan, Training
-from tests.mutants.mutant import Mutant, become
+from tests.mutants.mutant import ANYTHING, Mutant, become
 
 
 class ForgetsUpdates(Mutant, EMASpec):
@@ -190,3 +190,82 @@ class MisspellsAMethod(Mutant, BatchWarmupSpec):
 
     def build(self) -> Callback:
         return become(super().build(), self.Runtime)  # type: ignore[no-any-return]
+
+
+class WrongCallback(Mutant, EMASpec):
+    """Base of the callbacks below."""
+
+    runtime: ClassVar[type[Callback]] = Callback
+    twin_class = EMASpec
+
+    def build(self) -> Callback:
+        return self.runtime()
+
+
+class NeedsALoss(WrongCallback):
+    """Read the training loss, which the first validation does not have."""
+
+    class Runtime(Callback):
+        def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+            assert metrics["loss"] >= 0
+
+    name: Literal["needs-a-loss"] = "needs-a-loss"
+    runtime = Runtime
+    caught_by = "takes-partial-metrics"
+
+
+class ChangesMetrics(WrongCallback):
+    """Add a metric to those that other callbacks receive."""
+
+    class Runtime(Callback):
+        def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+            metrics["seen/steps"] = step  # type: ignore[index]
+
+    name: Literal["changes-metrics"] = "changes-metrics"
+    runtime = Runtime
+    caught_by = "takes-partial-metrics"
+    also = ANYTHING
+
+
+class LeavesEvaluation(WrongCallback):
+    """Leave the model in evaluation mode."""
+
+    class Runtime(Callback):
+        def setup(self, training: Training) -> None:
+            self.model = training.model
+
+        def on_step(self, step: int) -> None:
+            self.model.eval()
+
+    name: Literal["leaves-evaluation"] = "leaves-evaluation"
+    runtime = Runtime
+    caught_by = "leaves-the-model"
+
+
+class OneForAll(WrongCallback):
+    """Return the same callback for all trainings."""
+
+    name: Literal["one-for-all"] = "one-for-all"
+    only: ClassVar[Callback] = Callback()
+    caught_by = "own-instance"
+
+    def build(self) -> Callback:
+        return self.only
+
+
+class ForgetsItsPatience(WrongCallback):
+    """End the training after three validations without a lower loss, which are not in the state."""
+
+    class Runtime(Callback):
+        lowest, waited = float("inf"), 0
+
+        def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+            loss = metrics.get("validation_loss", self.lowest)
+            self.lowest, self.waited = min(loss, self.lowest), 0 if loss < self.lowest else self.waited + 1
+
+        def ends(self, step: int) -> bool:
+            return self.waited >= 3
+
+    name: Literal["forgets-its-patience"] = "forgets-its-patience"
+    runtime = Runtime
+    caught_by = "state-restores"
