@@ -27,6 +27,10 @@ __all__ = ["draw"]
 
 STEPS, BATCH, LENGTH = 300, 64, 256
 SPIKE = 200
+EVERY = 10
+"""Steps between two validations."""
+PLATEAU = 100
+"""The validation loss does not fall after this step, for callbacks that react to that."""
 
 Points = list[tuple[float, float]]
 
@@ -39,7 +43,7 @@ def draw(cls: type[Component], registry: Registry) -> Figure:
             configured = named(subject) or "with its defaults"
             caption = (
                 f"A small training of {STEPS} steps with the callback, {configured}. Its loss has noise, and a spike at "
-                f"step {SPIKE}."
+                f"step {SPIKE}; its validation loss does not fall after step {PLATEAU}."
             )
             return Figure(panels[:2], caption)
     raise GptkitError("no configuration changes a training or measures anything", hint="Give it `examples` that do.")
@@ -49,6 +53,7 @@ class _Records:
     """Values of each step."""
 
     def __init__(self) -> None:
+        self.rate: Points = []
         self.batch: Points = []
         self.length: Points = []
         self.window: Points = []
@@ -56,6 +61,7 @@ class _Records:
         self.provided: Points = []
         self.losses: Points = []
         self.skipped: Points = []
+        self.ended: Points = []
         self.measured: dict[str, Points] = {}
 
 
@@ -63,6 +69,7 @@ def _panels(spec: CallbackSpec, registry: Registry) -> list[Panel]:
     records = _train(spec, registry)
     panels: list[Panel] = []
     for points, name in (
+        (records.rate, "learning rate"),
         (records.batch, "batch size"),
         (records.length, "tokens of a data window"),
         (records.window, "attention window"),
@@ -78,6 +85,10 @@ def _panels(spec: CallbackSpec, registry: Registry) -> list[Panel]:
     if records.skipped:
         series = [Series(records.losses, "loss", 0), Series(records.skipped, "skipped step", 2, "points")]
         panels.append(Plot("loss over steps", "step", "loss", series, f"{len(records.skipped)} steps are skipped."))
+    if records.ended:
+        series = [Series(records.losses, "loss", 0), Series(records.ended, "end", 2, "points")]
+        described = f"The training ends after {records.ended[0][0]:g} of {STEPS} steps."
+        panels.append(Plot("loss over steps", "step", "loss", series, described))
     if records.measured:
         chosen = list(records.measured.items())[:3]
         series = [Series(points, name, index + 1) for index, (name, points) in enumerate(chosen)]
@@ -105,8 +116,13 @@ def _train(spec: CallbackSpec, registry: Registry) -> _Records:
     callback.setup(Training(model, optimizer, STEPS, 0))
     callback.on_start(TrainingStart(Path(tempfile.gettempdir()), 0, STEPS, {}))
     ids = torch.randint(16, (2, 17), generator=generator)
+    lowest = 0.0
     for step in range(STEPS):
+        if callback.ends(step):
+            records.ended.append((step, records.losses[-1][1]))
+            break
         plan = callback.plan(step, StepPlan(1.0, BATCH, LENGTH))
+        records.rate.append((step, plan.rate))
         records.batch.append((step, plan.batch_size))
         records.length.append((step, plan.length))
         callback.on_step_start(step)
@@ -125,6 +141,9 @@ def _train(spec: CallbackSpec, registry: Registry) -> _Records:
         else:
             records.skipped.append((step, float(loss.detach())))
         callback.on_step(step + 1)
+        lowest = float((loss / (1 + noise)).detach()) if step <= PLATEAU else lowest
+        validated = {} if (step + 1) % EVERY else {"validation_loss": lowest}
+        callback.on_metrics(step + 1, {"loss": float(loss.detach()), **validated})
         for name, value in callback.measure(step + 1).items():
             records.measured.setdefault(name, []).append((step, value))
         weights = callback.evaluation_weights()
