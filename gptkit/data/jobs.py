@@ -126,7 +126,7 @@ class JobEncoder:
             TokenizerError: the tokenizer rejects a text (the message names its source), or returns an invalid id.
         """
         sides = dict.fromkeys(side for side, _ in job.documents)
-        builders = {side: _Builder(self._dtype, self._tokenizer.vocab_size) for side in sides}
+        builders = {side: _Builder(self._dtype, self._tokenizer) for side in sides}
         opens = {side: side not in job.continued for side in sides}
         separator = None
         encoded = self._encode([document for _, document in job.documents])
@@ -153,8 +153,9 @@ class JobEncoder:
 class _Builder:
     """Tokens of one side, while its documents are added."""
 
-    def __init__(self, dtype: np.dtype[np.unsignedinteger], vocab_size: int) -> None:
-        self._dtype, self._vocab_size = dtype, vocab_size
+    def __init__(self, dtype: np.dtype[np.unsignedinteger], tokenizer: Tokenizer) -> None:
+        self._dtype, self._vocab_size = dtype, tokenizer.vocab_size
+        self._name = f"the tokenizer ({type(tokenizer).__module__}.{type(tokenizer).__qualname__})"
         self._tokens: list[NDArray[np.unsignedinteger]] = []
         self._masks: list[tuple[int, NDArray[np.bool_]]] = []
         self._starts: list[int] = []
@@ -166,13 +167,22 @@ class _Builder:
         self._starts.append(self._n)
 
     def add(self, ids: Sequence[int] | NDArray[np.integer[Any]], masked_N: NDArray[np.bool_] | None = None) -> None:
-        if not len(ids):
-            return
         array_N = np.asarray(ids)
+        if not array_N.size and array_N.ndim == 1:
+            return
+        if array_N.ndim != 1 or not np.issubdtype(array_N.dtype, np.integer):
+            seen = (
+                "None" if ids is None else f"a {type(ids).__name__} of {array_N.dtype.type.__name__}, shape {array_N.shape}"
+            )
+            raise TokenizerError(
+                f"{self._name} returned {seen}, not token ids",
+                hint="Return a list of integers from `encode`, one for each token.",
+            )
         low, high = int(array_N.min()), int(array_N.max())
         if low < 0 or high >= self._vocab_size:
             raise TokenizerError(
-                f"the tokenizer returned the id {low if low < 0 else high}, but its vocabulary has {self._vocab_size} tokens"
+                f"{self._name} returned the id {low if low < 0 else high}, but its vocabulary has {self._vocab_size} tokens",
+                hint="Correct `encode` or `vocab_size` of the tokenizer: ids are 0 to vocab_size - 1.",
             )
         if masked_N is not None and masked_N.any():
             self._masks.append((self._n, masked_N))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -200,6 +201,14 @@ class TokenizerSpec(Component):
 
     kind: ClassVar[str] = "tokenizer"
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        super().__pydantic_init_subclass__(**options)
+        for name in ("fit", "load"):
+            method = cls.__dict__.get(name)
+            if callable(method) and not getattr(method, "__isabstractmethod__", False):
+                setattr(cls, name, _checked(method))
+
     @property
     def needs_corpus(self) -> bool:
         """Whether `fit` reads the texts."""
@@ -239,3 +248,22 @@ class TokenizerSpec(Component):
         Raises:
             TokenizerError: the directory's files are missing or damaged.
         """
+
+
+def _checked(method: Callable[..., Any]) -> Callable[..., Tokenizer]:
+    """Return `fit` or `load` with a check of its result: another one would cause an error later and elsewhere."""
+
+    @functools.wraps(method)
+    def checked(self: TokenizerSpec, *arguments: Any, **options: Any) -> Tokenizer:
+        result = method(self, *arguments, **options)
+        if not isinstance(result, Tokenizer):
+            seen = "None" if result is None else f"a {type(result).__name__}"
+            raise TokenizerError(
+                f"tokenizer {self.name!r}: {method.__module__}.{method.__qualname__} returned {seen}, not a Tokenizer",
+                hint="Add the return statement."
+                if result is None
+                else "Return a subclass of gptkit.kinds.tokenizer.Tokenizer.",
+            )
+        return result
+
+    return checked

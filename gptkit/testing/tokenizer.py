@@ -7,6 +7,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.testing.check import Checks, expect, skip
@@ -60,7 +62,10 @@ def fits(subject: Subject) -> None:
 def ids_in_range(subject: Subject) -> None:
     tokenizer = subject.tokenizer
     for text in _spellable(tokenizer):
-        wrong = [token for token in tokenizer.encode(text) if not 0 <= token < tokenizer.vocab_size]
+        ids = tokenizer.encode(text)
+        other = next((token for token in ids if not isinstance(token, (int, np.integer))), None)
+        expect(other is None, f"encode({text[:30]!r}) contains {other!r}, a {type(other).__name__}, which is not an integer")
+        wrong = [token for token in ids if not 0 <= token < tokenizer.vocab_size]
         expect(
             not wrong, f"id {wrong[0] if wrong else ''} of {text[:30]!r} is outside the vocabulary of {tokenizer.vocab_size}"
         )

@@ -107,9 +107,24 @@ def test_smallest_dtype_that_holds_every_id_is_used(
 
 
 def test_id_outside_the_vocabulary_is_rejected(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="returned the id 300, but its vocabulary has 258"):
+    with pytest.raises(TokenizerError, match=r"\) returned the id 300, but its vocabulary has 258"):
         prepare(listed(texts=TEXTS), make_bytes(end=300), tmp_path / "t", HERE)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "seen"),
+    [(None, "None"), ([1.5, 2.0], "a list of float64"), (["a", "b"], "a list of str_"), ([[1]], "a list of int64")],
+)
+def test_result_of_encode_that_is_not_ids_is_rejected(
+    listed: Make, make_bytes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: Any, seen: str
+) -> None:
+    tokenizer = make_bytes()
+    for method in ("encode", "encode_array"):
+        monkeypatch.setattr(type(tokenizer), method, lambda *_, **__: ids)
+    monkeypatch.setattr(type(tokenizer), "encode_batch", lambda _, texts: [ids for _ in texts])
+    with pytest.raises(TokenizerError, match=f"returned {seen}.*not token ids"):
+        prepare(listed(texts=TEXTS), tokenizer, tmp_path / "t", HERE)
 
 
 def test_preparation_is_cached_and_deterministic(listed: Make, make_bytes: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from gptkit.components.tokenizer.char import CharSpec
 from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import StreamDecoder, Tokenizer
 from gptkit.testing.texts import CORPUS
-from tests.mutants.mutant import Mutant, become
+from tests.mutants.mutant import ANYTHING, Mutant, become
 
 
 class Wrong(Mutant, ByteSpec):
@@ -311,3 +311,19 @@ class ExportsOtherIds(Wrong):
     name: Literal["exports-other-ids"] = "exports-other-ids"
     runtime = Runtime
     caught_by = "exports-its-ids"
+
+
+class ReturnsFractions(Wrong):
+    """Return ids that are not integers."""
+
+    class Runtime(ByteTokenizer):
+        def encode(self, text: str, *, allowed_special: Collection[str] = ()) -> list[int]:
+            return [float(token) for token in super().encode(text, allowed_special=allowed_special)]  # type: ignore[misc]
+
+        def token_bytes(self, token: int) -> bytes:
+            return super().token_bytes(int(token))
+
+    name: Literal["returns-fractions"] = "returns-fractions"
+    runtime = Runtime
+    caught_by = "ids-in-range"
+    also = ANYTHING
