@@ -18,7 +18,7 @@ def closest(name: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
 
 
 def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> str:
-    """Return the remedy for an unknown name: ``did you mean 'rms'? (registered: gated, layer, none, rms)``."""
+    """Return the remedy for an unknown name: ``did you mean 'rms'? (registered: affine, gated, layer, none, rms)``."""
     close = closest(name, known)
     listed = f"{label}: {', '.join(known)}" if known else f"{label}: none"
     if len(known) > _MANY:

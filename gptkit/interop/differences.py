@@ -29,11 +29,12 @@ def differences(native: ModelSpec, external: ModelSpec) -> list[str]:
 def part_of(layer: LayerSpec, name: str) -> Any:
     """Return the component that a module of a block is built from, by its name; None if it is not one of the layer's parts.
 
-    A norm is the block's own if the block has a field with its name, else the layer's.
+    A norm is the block's own if the block has a field with its name, with or without that of the branch, else the layer's.
     """
     if name.endswith("norm"):
-        own = getattr(layer.block, name, None)
-        return own if isinstance(own, NormSpec) else layer.norm
+        fields = (name, name.removeprefix("attention_"), name.removeprefix("feedforward_"))
+        own = (getattr(layer.block, field, None) for field in fields)
+        return next((norm for norm in own if isinstance(norm, NormSpec)), layer.norm)
     return getattr(layer, name, None)
 
 

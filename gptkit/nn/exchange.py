@@ -109,6 +109,11 @@ class Exchange:
             )
         return self._published[key]
 
+    @property
+    def in_block(self) -> bool:
+        """Whether a block is running, so that values can accompany what it returns."""
+        return self._block is not None
+
     def carry(self, module: nn.Module, key: Hashable, value: Any) -> None:
         """Let a value accompany the vectors that the running block returns.
 

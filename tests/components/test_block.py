@@ -17,12 +17,16 @@ from gptkit.components.block.pre_norm import PreNormSpec
 from gptkit.components.block.sandwich import SandwichSpec
 from gptkit.components.block.single_branch import SingleBranchSpec
 from gptkit.components.feedforward.mlp import MLPSpec
+from gptkit.components.norm.affine import AffineNormSpec
 from gptkit.components.norm.layer import LayerNormSpec
 from gptkit.components.norm.rms import RMSNormSpec
+from gptkit.core.errors import SpecError
 from gptkit.core.registry import default_registry
+from gptkit.files import validate_data
 from gptkit.kinds.attention import AttentionSpec
 from gptkit.kinds.block import BlockSpec
 from gptkit.kinds.context import BuildContext, LayerParts
+from gptkit.model.spec import ModelSpec
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
@@ -177,6 +181,21 @@ def test_pre_norm_with_a_norm_of_its_own_for_the_feedforward() -> None:
     mixed = x + block.attention(block.attention_norm(x), FORWARD)
     normed = mixed / (mixed.square().mean(-1, keepdim=True) + 0.2).sqrt() * block.feedforward_norm.weight
     torch.testing.assert_close(block(x, FORWARD), mixed + block.feedforward(normed, FORWARD), rtol=1e-5, atol=1e-5)
+
+
+def test_pre_norm_with_norms_of_stream_and_branches() -> None:
+    spec = PreNormSpec(output_norm=RMSNormSpec(eps=0.2), stream_norm=AffineNormSpec(bias="before"), residual_scale=0.5)
+    block: Any = built(spec)
+    x = y = inputs()
+    for name, branch in (("attention", block.attention), ("feedforward", block.feedforward)):
+        output, stream = (getattr(block, f"{name}_{place}_norm") for place in ("output", "stream"))
+        out = branch(getattr(block, f"{name}_norm")(y), FORWARD)
+        out = out / (out.square().mean(-1, keepdim=True) + 0.2).sqrt() * output.weight
+        y = stream.weight * (y + stream.bias) + 0.5 * out
+    torch.testing.assert_close(block(x, FORWARD), y, rtol=1e-5, atol=1e-5)
+    assert len({id(each) for each in block.parameters()}) == len(list(block.named_parameters()))
+    with pytest.raises(SpecError, match="nothing is added to the stream without a shortcut"):
+        validate_data({"block": {"name": "pre-norm", "stream_norm": "affine", "shortcut": False}}, ModelSpec)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,37 @@ def test_model_trains_in_bf16_and_fp32() -> None:
         assert isinstance(model, nn.Module)
 
 
+@pytest.mark.parametrize("identities", [0, 2])
+@pytest.mark.parametrize("expert", list(EXPERTS))
+@torch.no_grad()
+def test_zero_experts_add_nothing(expert: str, identities: int) -> None:
+    router = {"name": "softmax-top-k", "k": 3, "renormalize": False}
+    module, x = build(expert, router=router, identity_experts=identities, zero_experts=4), inputs()
+    assert module.router.scores.out_features == X + identities + 4  # type: ignore[union-attr]
+    scores = (x.flatten(0, 1) @ module.router.scores.weight.T).softmax(-1)  # type: ignore[operator, union-attr]
+    expected = []
+    for x_E, scores_X in zip(x.flatten(0, 1), scores, strict=True):
+        y = torch.zeros(E, dtype=torch.float64)
+        for index in scores_X.topk(3).indices.tolist():
+            if index < X:
+                y += scores_X[index] * one_expert(module, x_E, index)
+            elif index < X + identities:
+                y += scores_X[index] * x_E
+        expected.append(y)
+    torch.testing.assert_close(module(x, FORWARD), torch.stack(expected).view_as(x))
+
+
+def test_tokens_that_skip_all_experts_have_zeros_and_no_gradient() -> None:
+    module = build(router={"name": "softmax-top-k", "k": 1, "selection_bias": True}, identity_experts=0, zero_experts=1)
+    with torch.no_grad():
+        module.router.selection_bias[X] = 9.0  # type: ignore[index, operator]
+    y = module(inputs().requires_grad_(), FORWARD)
+    assert not y.any()
+    y.sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is None or not parameter.grad.any(), name
+
+
 def test_router_chooses_among_all_experts() -> None:
     data = {"name": "experts", "n_experts": 2, "identity_experts": 1, "router": {"name": "softmax-top-k", "k": 4}}
     with pytest.raises(SpecError, match="k is 4, but the layer has 3 experts"):

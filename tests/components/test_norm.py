@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gptkit.components.norm.affine import AffineNormSpec
 from gptkit.components.norm.gated import GatedNormSpec
 from gptkit.components.norm.layer import LayerNormSpec
 from gptkit.components.norm.rms import RMSNormSpec
@@ -123,7 +124,10 @@ def test_rms_norm_equals_its_formula(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [LayerNormSpec(), LayerNormSpec(offset=1.0), RMSNormSpec(), RMSNormSpec(offset=1, cast="after"), GatedNormSpec()],
+    [
+        *(LayerNormSpec(), LayerNormSpec(offset=1.0), RMSNormSpec(), RMSNormSpec(offset=1, cast="after"), GatedNormSpec()),
+        *(AffineNormSpec(), AffineNormSpec(bias="before")),
+    ],
 )
 def test_norm_keeps_the_dtype_of_its_input(spec: NormSpec) -> None:
     norm = spec.build(CONTEXT, dim=DIM)
@@ -178,6 +182,18 @@ def test_a_norm_within_a_norm_is_not_stacked_over_heads() -> None:
     attention = {"name": "multi-head", "qk_norm": "gated", "qk_norm_width": "each-head"}
     with pytest.raises(SpecError, match=r"qk_norm_width: norm 'gated' contains another one.*set qk_norm_width: head"):
         validate_data({"d_model": 64, "n_layers": 1, "attention": attention}, ModelSpec)
+
+
+@pytest.mark.parametrize("bias", ["after", "before", "none"])
+@torch.no_grad()
+def test_affine_norm_equals_its_formula(bias: Any) -> None:
+    norm: Any = randomized(AffineNormSpec(bias=bias).build(CONTEXT, dim=DIM))
+    x = inputs()
+    wanted = norm.weight * (x + norm.bias) if bias == "before" else norm.weight * x + (norm.bias if bias == "after" else 0)
+    torch.testing.assert_close(norm(x), wanted)
+    assert (norm.bias is None) == (bias == "none")
+    fresh = AffineNormSpec(bias=bias).build(CONTEXT, dim=DIM)
+    assert torch.equal(fresh(x), x)
 
 
 def test_vectors_are_independent() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from gptkit.core.component import optional_component
+from gptkit.core.errors import Problem
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
@@ -25,6 +26,8 @@ class PreNormSpec(BlockSpec):
     Formula:
         x ← x + residual_scale · dropout(attention(norm(x)))
         x ← x + residual_scale · dropout(feedforward(norm(x)))
+        With `stream_norm` and `output_norm`, each with own weights for each branch:
+        x ← stream_norm(x) + residual_scale · dropout(output_norm(branch(norm(x))))
 
     Shapes:
         (B, T, d_model) → (B, T, d_model)
@@ -56,13 +59,29 @@ class PreNormSpec(BlockSpec):
     feedforward_norm: NormSpec | None = optional_component(
         description="Norm of the feed-forward's input; the layer's by default (A.X K2: without gates before a dense one)."
     )
+    output_norm: NormSpec | None = optional_component(
+        description="Norm of each branch's output, with weights of its own; none by default (ZAYA1: affine)."
+    )
+    stream_norm: NormSpec | None = optional_component(
+        description="Norm of the residual stream before each addition, with weights of its own; none by default (ZAYA1)."
+    )
 
-    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"feedforward_norm": "layer", "residual_scale": 0.5})
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"feedforward_norm": "layer", "residual_scale": 0.5},
+        {"output_norm": "rms", "stream_norm": "affine"},
+    )
 
     @property
     def wiring(self) -> tuple[Step, ...]:
         steps = (("norm", "attention") if self.attention_input_norm else ("attention",), ("norm", "feedforward"))
         return tuple(Step((branch,), shortcut=self.shortcut, factor="residual_scale") for branch in steps)
+
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
+        if self.stream_norm is not None and not self.shortcut:
+            yield Problem(
+                ("stream_norm",), "nothing is added to the stream without a shortcut; remove it, or set shortcut: true"
+            )
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.pre_norm import PreNorm

@@ -30,6 +30,7 @@ class ExpertsSpec(FeedForwardSpec):
         With `latent`: y = W_up Σ weight_i · expert_i(W_down x), weights still of x
         With `shared`: y + shared(x), or y + σ(w · x) · shared(x) with `shared_gate`; the sum times `scale`
         With `identity_experts`: expert_i(x) = x for the last ones, to which no weights belong
+        With `zero_experts`: expert_i(x) = 0 for those after them: a token that chooses one skips a part of the mixture
         With `output_bias`, b is added to the result; with `output_norm`, it is normalized
         With `branch_norm`: y = norm(Σ weight_i · expert_i(norm(x))) + norm(shared(norm(x))), four norms; weights of x itself
 
@@ -53,6 +54,9 @@ class ExpertsSpec(FeedForwardSpec):
         0,
         ge=0,
         description="Further experts, after the others, that return their input, without computation (LongCat-Flash).",
+    )
+    zero_experts: int = Field(
+        0, ge=0, description="Further experts, the last ones, that return zeros, without computation (ZAYA1: 1)."
     )
     router: RouterSpec = component(
         "softmax-top-k", description="Router: chooses the experts of each token and their weights."
@@ -99,6 +103,7 @@ class ExpertsSpec(FeedForwardSpec):
             "expert": {"name": "mlp", "d_hidden": 16},
             "latent": 12,
             "identity_experts": 2,
+            "zero_experts": 1,
             "output_bias": True,
         },
         {
@@ -124,8 +129,13 @@ class ExpertsSpec(FeedForwardSpec):
             raise ValueError("shared_gate needs a shared feed-forward to gate; set `shared`, or remove shared_gate")
         return self
 
+    @property
+    def n_choices(self) -> int:
+        """Number of experts that the router chooses from, those without weights among them."""
+        return self.n_experts + self.identity_experts + self.zero_experts
+
     def problems(self, context: BuildContext) -> Iterator[Problem]:
-        for problem in self.router.expert_problems(self.n_experts + self.identity_experts):
+        for problem in self.router.expert_problems(self.n_choices):
             yield problem.below("router")
 
     def build(self, context: BuildContext) -> FeedForward:

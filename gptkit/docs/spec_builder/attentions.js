@@ -116,6 +116,16 @@ const Attentions = (() => {
       if (c.output_rank) walk.add(name + ".output_down.weight", values * c.output_rank);
       walk.linear(name + ".output", layer.linear, c.output_rank ? c.output_groups * c.output_rank : values, walk.d_model, false);
     },
+    "convolutional": (walk, name, c, layer) => {
+      const queries = c.n_heads * c.d_head, keys = c.n_kv_heads * c.d_head, conv = queries + keys;
+      walk.linear(name + ".qkv", layer.linear, walk.d_model, conv + keys / 2, c.qkv_bias);
+      walk.linear(name + ".previous_value", layer.linear, walk.d_model, keys / 2, c.qkv_bias);
+      walk.matrix(name + ".feature_conv", conv * c.feature_width, conv);
+      walk.matrix(name + ".head_conv", conv * c.d_head * c.head_width, conv);
+      for (const each of ["q_norm", "k_norm"]) walk.norm(`${name}.${each}`, c.norm, c.d_head);
+      walk.add(name + ".key_scale", c.n_kv_heads);
+      walk.linear(name + ".output", layer.linear, queries, walk.d_model, c.output_bias);
+    },
     "sparse-latent": (walk, name, c, layer) => {
       latent(walk, name, c, layer);
       if (c.indexer !== "own") return;

@@ -97,7 +97,7 @@ const Check = (() => {
   const flagged = {
     softcap: c => (c.softcap ?? null) !== null, sinks: c => c.sinks === true, dropout: c => c.dropout > 0, pattern: c => (c.chunk ?? null) !== null,
   };
-  const SOFTMAX = ["multi-head", "grouped-query", "latent", "simple", "single-head"];
+  const SOFTMAX = ["multi-head", "grouped-query", "convolutional", "latent", "simple", "single-head"];
 
   /** What an attention backend cannot compute in a layer; null if it computes all, or if it is not known. */
   function limitation(backend, layer) {
@@ -136,6 +136,10 @@ const Check = (() => {
       if (a.qk_norm !== null && a.qk_norm_width !== "head" && a.qk_norm_order === "after") {
         yield {path: at("attention", "qk_norm_order"), message: `a norm of width ${a.qk_norm_width} is applied before the rotation`};
       }
+    }
+    if (built && a.name === "convolutional") {
+      if (a.n_heads % a.n_kv_heads) yield {path: at("attention", "n_kv_heads"), message: `n_heads ${a.n_heads} is not a multiple of n_kv_heads ${a.n_kv_heads}; choose one of its divisors`};
+      if (a.n_kv_heads * a.d_head % 2) yield {path: at("attention", "d_head"), message: `half of the ${a.n_kv_heads * a.d_head} features of the values are those of the previous token; choose an even d_head, or an even number of key/value heads`};
     }
     if (built && a.name === "single-head" && a.d_head !== x.d_model && !a.output) {
       yield {path: at("attention", "output"), message: `the head of ${a.d_head} features must be projected back to d_model ${x.d_model}`};
@@ -179,7 +183,7 @@ const Check = (() => {
 
   function* experts(f, path) {
     if (f.name === "experts") {
-      const r = f.router, n = f.n_experts + f.identity_experts, below = [...path, "router"], size = Math.floor(n / r.n_groups);
+      const r = f.router, n = f.n_experts + f.identity_experts + f.zero_experts, below = [...path, "router"], size = Math.floor(n / r.n_groups);
       if (r.k > n) yield {path: [...below, "k"], message: `k is ${r.k}, but the layer has ${n} experts; lower k, or raise n_experts`};
       if (r.n_groups !== undefined) {
         if (n % r.n_groups) yield {path: [...below, "n_groups"], message: `${n} experts cannot be split into ${r.n_groups} equal groups; choose a divisor`};
@@ -202,6 +206,9 @@ const Check = (() => {
     }
     if (embedded(block) !== null && within(block).some(inner => embedded(inner) === embedded(block))) {
       yield {path: [...path, "block"], message: "has the embedding of the block around it; choose another d_embedding, or another block"};
+    }
+    if (block.name === "pre-norm" && block.stream_norm !== null && !block.shortcut) {
+      yield {path: [...path, "stream_norm"], message: "nothing is added to the stream without a shortcut; remove it, or set shortcut: true"};
     }
     if (block.name === "hierarchical") yield* cycles(block, path, attention);
     if (block.name === "shortcut-experts") yield* experts(block.experts, [...path, "experts"]);

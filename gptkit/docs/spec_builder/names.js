@@ -42,6 +42,7 @@ const Names = (() => {
   function normSize(component, width) {
     if (component === null || own("norm", component).name === "none") return 0;
     if (component.name === "gated") return normSize(component.norm, width) + 2 * component.rank * width;
+    if (component.name === "affine") return (component.bias === "none" ? 1 : 2) * width;
     if (!["rms", "layer"].includes(component.name)) throw new Unknown("norm " + component.name);
     return (component.scale ? width : 0) + (component.name === "layer" && component.shift ? width : 0);
   }
@@ -103,11 +104,22 @@ const Names = (() => {
 
     /** What chooses among experts. */
     router(name, component, width, choices) {
+      if (own("router", component).name === "network") width = this.network(name, component, width);
       this.matrix(name + ".scores", width * choices, own("router", component).bias ? choices : 0);
       this.norm(name + ".norm", component.norm ?? null, width);
       if (component.expert_scale) this.add(name + ".expert_scale", choices);
       if (component.selection_bias || component.bias_rate) this.add(name + ".selection_bias", choices);
       for (const each of ["load_balance", "router_z"]) this.loss(each);
+    }
+
+    /** What a router has beside the projection of the scores; returns the width of its network. */
+    network(name, component, width) {
+      const hidden = component.d_hidden || Math.max(1, Math.floor(width / 8)), bias = component.hidden_bias ? hidden : 0;
+      this.matrix(name + ".down", width * hidden, bias);
+      for (let at = 0; at < component.hidden_layers; at += 1) this.matrix(`${name}.hidden.${at}`, hidden * hidden, bias);
+      this.activation(name + ".activation", component.activation);
+      if (component.reads_previous && !name.startsWith("blocks.0.")) this.add(name + ".previous_scale", hidden);
+      return hidden;
     }
 
     norm(name, component, width) {
@@ -117,6 +129,7 @@ const Names = (() => {
         for (const each of ["down", "up"]) this.matrix(`${name}.${each}`, component.rank * width);
         return;
       }
+      if (component.name === "affine") { this.matrix(name, width, component.bias === "none" ? 0 : width); return; }
       if (component.scale) this.add(name + ".weight", width);
       if (component.name === "layer" && component.shift) this.add(name + ".bias", width);
     }

@@ -17,7 +17,7 @@ const Parameters = (() => {
     }
     if (c.name !== "experts") throw new Unknown("feedforward " + c.name);
     const n = c.n_experts, inner = c.latent || width;
-    walk.router(name + ".router", c.router, width, n + c.identity_experts);
+    walk.router(name + ".router", c.router, width, n + c.identity_experts + c.zero_experts);
     if (c.latent) {
       walk.linear(name + ".latent_down", layer.linear, width, c.latent, false);
       walk.linear(name + ".latent_up", layer.linear, c.latent, width, false);
@@ -135,6 +135,9 @@ const Parameters = (() => {
     if (!norms) throw new Unknown("block " + spec.name);
     for (const each of norms) {
       if (spec[each.replace("_norm", "_input_norm")] !== false) walk.norm(`${name}.${each}`, spec[each] ?? layer.norm, walk.d_model);
+    }
+    for (const [place, norm] of [["output", spec.output_norm], ["stream", spec.stream_norm]]) {
+      if (spec.name === "pre-norm") for (const each of ["attention", "feedforward"]) walk.norm(`${name}.${each}_${place}_norm`, norm, walk.d_model);
     }
     if (spec.name === "laurel") {
       walk.linear(name + ".left", layer.linear, walk.d_model, spec.rank, false);

@@ -58,6 +58,13 @@ const Resolve = (() => {
       c.n_kv_heads = Math.max(1, Math.floor(c.n_heads / 4));
       while (c.n_heads % c.n_kv_heads) c.n_kv_heads -= 1;
     },
+    "attention convolutional": (c, x) => {
+      c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / (2 * c.d_head)));
+      if (c.n_kv_heads === null) {
+        c.n_kv_heads = Math.max(1, Math.floor(c.n_heads / 4));
+        while (c.n_heads % c.n_kv_heads) c.n_kv_heads -= 1;
+      }
+    },
     "attention differential": (c, x) => {
       c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / (2 * (c.d_head || 64))));
       c.n_kv_heads = c.n_kv_heads || c.n_heads;
@@ -107,6 +114,7 @@ const Resolve = (() => {
       c.d_hidden = c.d_hidden || Math.max(1, halfEven((c.expansion === null ? 4 : c.expansion) * x.d_model));
       c.expansion = null;
     },
+    "router network": (c, x) => { c.d_hidden = c.d_hidden || Math.max(1, Math.floor(x.d_model / 8)); },
     "position learned": (c, x) => { c.size = c.size || x.context_length; },
     "embedding token": (c, x) => { c.d_embedding = c.d_embedding || x.d_model; },
     "block deep-norm": (c, x) => {

@@ -12,7 +12,7 @@ from gptkit.components.attention.written.parts import (
     position_calls,
     position_parts,
 )
-from gptkit.kinds.written import Setting, WritingContext, Written, fill, linear, written
+from gptkit.kinds.written import NotWrittenError, Setting, WritingContext, Written, fill, linear, written
 
 if TYPE_CHECKING:
     from gptkit.components.attention.expert_heads import ExpertHeadsSpec
@@ -103,6 +103,12 @@ def expert_heads(spec: ExpertHeadsSpec, context: WritingContext) -> Written:
         "append_to": append_to,
         "router": written(spec.router, context, n_experts=spec.n_experts),
     }
+    if "apply" in parts["router"].calls:
+        raise NotWrittenError(
+            f"attention {spec.name!r} cannot be written out with router {spec.router.name!r}, which "
+            "reads those of other layers",
+            hint="Set reads_previous: false.",
+        )
     calls = position_calls(position)
     if position is not None:
         parts |= position_parts(position)

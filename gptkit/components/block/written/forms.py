@@ -51,8 +51,20 @@ _PRE_NORM = """
         #else
         mixed_BTE = self.attention(self.attention_norm(x_BTE), positions_T, cache)
         #end
+        #if output_norm
+        mixed_BTE = self.attention_output_norm(mixed_BTE)
+        #end
+        #if stream_norm
+        x_BTE = self.attention_stream_norm(x_BTE)
+        #end
         x_BTE = $added_mixed
         fed_BTE = self.feedforward(self.feedforward_norm(x_BTE))
+        #if output_norm
+        fed_BTE = self.feedforward_output_norm(fed_BTE)
+        #end
+        #if stream_norm
+        x_BTE = self.feedforward_stream_norm(x_BTE)
+        #end
         return $added_fed
 """
 
@@ -123,8 +135,12 @@ def pre_norm(spec: PreNormSpec, context: WritingContext) -> Written:
     if not spec.shortcut:
         description = "One layer: attention, then feed-forward, each after a norm, without shortcuts."
     parts = [*(["attention_norm"] if spec.attention_input_norm else []), "attention", "feedforward_norm", "feedforward"]
-    fields = ("residual_scale", "shortcut", "attention_input_norm", "feedforward_norm")
+    fields = ("residual_scale", "shortcut", "attention_input_norm", "feedforward_norm", "output_norm", "stream_norm")
     norms = {} if spec.feedforward_norm is None else {"feedforward_norm": spec.feedforward_norm}
+    for place, norm in (("output", spec.output_norm), ("stream", spec.stream_norm)):
+        if norm is not None:
+            norms |= {f"{branch}_{place}_norm": norm for branch in ("attention", "feedforward")}
+    parts += [name for name in norms if name not in parts]
     return _block(
         context,
         description,
@@ -272,6 +288,8 @@ def _block(
         output_scale=output_scale is not None,
         unnormed="feedforward_norm" not in names,
         unnormed_attention="attention_norm" not in names,
+        output_norm="attention_output_norm" in names,
+        stream_norm="attention_stream_norm" in names,
         added_mixed=added[0] if added else sum_with("mixed_BTE", 2),
         added_fed=added[1] if added else sum_with("fed_BTE", 3),
     )

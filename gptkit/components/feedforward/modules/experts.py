@@ -29,10 +29,10 @@ class Experts(FeedForward):
 
     def __init__(self, spec: ExpertsSpec, context: BuildContext) -> None:
         super().__init__()
-        self.n_experts, self.n_identities = spec.n_experts, spec.identity_experts
+        self.n_experts, self.n_identities, self.n_zeros = spec.n_experts, spec.identity_experts, spec.zero_experts
         self.weights_on = spec.weights_on
         self.scale = spec.scale
-        self.router = spec.router.build(context, n_experts=spec.n_experts + spec.identity_experts)
+        self.router = spec.router.build(context, n_experts=spec.n_choices)
         self.latent_down = context.linear(context.d_model, spec.latent, bias=False) if spec.latent else None
         self.experts = _experts(spec.expert, spec.inner_context("expert", context), spec.n_experts)
         self.latent_up = context.linear(spec.latent, context.d_model, bias=False) if spec.latent else None
@@ -78,7 +78,7 @@ class Experts(FeedForward):
         n_tokens, n_chosen = experts_NK.shape
         if n_tokens == 0:
             return x_NE
-        groups = group_rows(experts_NK, self.n_experts, outside=self.n_identities > 0)
+        groups = group_rows(experts_NK, self.n_experts, outside=self.n_identities + self.n_zeros > 0)
         x_NKE = x_NE[:, None].expand(-1, n_chosen, -1)
         if self.weights_on == "input":
             x_NKE = x_NKE * weights_NK[..., None]
@@ -88,12 +88,14 @@ class Experts(FeedForward):
         y_NKE = reorder(y_ME, groups.back_M, groups.order_M).view(n_tokens, n_chosen, -1)
         if self.weights_on == "output":
             y_NKE = y_NKE * weights_NK[..., None]
-        if not self.n_identities:
+        if not self.n_identities and not self.n_zeros:
             return y_NKE.sum(dim=1).to(x_NE.dtype)
-        identities_NK = experts_NK >= self.n_experts
-        share_N1 = torch.where(identities_NK, weights_NK, 0.0).sum(dim=1, keepdim=True)
-        y_NKE = torch.where(identities_NK[..., None], 0.0, y_NKE)
-        return (y_NKE.sum(dim=1) + share_N1 * x_NE).to(x_NE.dtype)
+        outside_NK = experts_NK >= self.n_experts
+        y_NE = torch.where(outside_NK[..., None], 0.0, y_NKE).sum(dim=1)
+        if self.n_identities:
+            identities_NK = outside_NK & (experts_NK < self.n_experts + self.n_identities) if self.n_zeros else outside_NK
+            y_NE = y_NE + torch.where(identities_NK, weights_NK, 0.0).sum(dim=1, keepdim=True) * x_NE
+        return y_NE.to(x_NE.dtype)
 
 
 def _norm(spec: ExpertsSpec, context: BuildContext, needed: bool = True) -> nn.Module | None:

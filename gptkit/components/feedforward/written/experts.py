@@ -61,10 +61,14 @@ class $class_name(nn.Module):
     def forward(self, x_BTE: Tensor$call) -> Tensor:
         """Transform each token by its experts, (B, T, E) to (B, T, E)."""
         x_NE = x_BTE.flatten(0, 1)
+        #if routed
+        experts_NK, weights_NK = $routed
+        #else
         #if $ROUTES_IDS
         experts_NK, weights_NK = self.router(x_NE, cache.shared["ids"].flatten())
         #else
         experts_NK, weights_NK = self.router(x_NE)
+        #end
         #end
         #if branches
         x_NE = self.routed_norm(x_NE)
@@ -72,7 +76,11 @@ class $class_name(nn.Module):
         #if latent
         x_NE = self.latent_down(x_NE)  # experts transform narrower vectors
         #end
+        #if only_zeros
+        y_NE = torch.zeros_like(x_NE)  # what the experts after the last one return
+        #else
         y_NE = torch.zeros_like(x_NE)
+        #end
         for expert in range($N_EXPERTS):
             tokens_M, choices_M = (experts_NK == expert).nonzero(as_tuple=True)
             weights_M1 = weights_NK[tokens_M, choices_M, None]
@@ -82,8 +90,14 @@ class $class_name(nn.Module):
             y_NE = y_NE.index_add(0, tokens_M, weights_M1 * self.experts(x_NE[tokens_M], expert))
             #end
         #if identities
+        #if zeros
+        # The next $N_IDENTITIES experts return their input, and the last ones zeros.
+        others_NK = (experts_NK < $N_EXPERTS) | (experts_NK >= $N_EXPERTS + $N_IDENTITIES)
+        weights_N1 = weights_NK.masked_fill(others_NK, 0).sum(dim=1, keepdim=True)
+        #else
         # The other experts return their input.
         weights_N1 = weights_NK.masked_fill(experts_NK < $N_EXPERTS, 0).sum(dim=1, keepdim=True)
+        #end
         y_NE = torch.addcmul(y_NE, weights_N1, x_NE)
         #end
         #if latent
@@ -130,7 +144,9 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
     parts = {"router": _router(spec, context), "experts": form}
     # Routers of one class, some of which read ids, receive them in all layers.
     routes_ids = spec.router.reads_ids or "BY_ID" in parts["router"].settings
-    reads = routes_ids or _reads_ids(spec, context)
+    # A router that shares vectors with those of other layers receives what layers share.
+    routed = parts["router"].calls.get("apply", "")
+    reads = routes_ids or bool(routed) or _reads_ids(spec, context)
     if spec.shared is not None:
         parts["shared"] = written(spec.shared, context)
     if spec.output_norm is not None:
@@ -152,12 +168,15 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         gate=spec.shared_gate,
         on_input=spec.weights_on == "input",
         result=result,
+        routed=routed,
         call=", positions_T: Tensor, cache: dict[str, Tensor]" if reads else "",
         normed=spec.output_norm is not None,
         output_bias=spec.output_bias,
         branches=spec.branch_norm is not None,
         latent=bool(spec.latent),
         identities=spec.identity_experts > 0,
+        zeros=spec.zero_experts > 0,
+        only_zeros=spec.zero_experts > 0 and not spec.identity_experts,
         latent_down=linear(context, "D_MODEL", "$D_LATENT", bias=False),
         latent_up=linear(context, "$D_LATENT", "D_MODEL", bias=False),
     )
@@ -165,12 +184,15 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
         "N_EXPERTS": Setting(spec.n_experts, "experts of a layer"),
         "ROUTES_IDS": Setting(routes_ids, "whether the router receives the ids of tokens"),
     }
+    if spec.identity_experts and spec.zero_experts:
+        settings["N_IDENTITIES"] = Setting(spec.identity_experts, "experts that return their input")
     if spec.latent:
         settings["D_LATENT"] = width
     if spec.scale != 1:
         settings["EXPERTS_SCALE"] = Setting(spec.scale, "factor of the mixture's output")
     names = (
-        "n_experts identity_experts router expert shared shared_gate weights_on scale output_bias output_norm branch_norm"
+        "n_experts identity_experts zero_experts router expert shared shared_gate weights_on scale output_bias output_norm "
+        "branch_norm"
     )
     calls = {"apply": "self.feedforward($x, positions_T, cache)"} if reads else {}
     fields = (*names.split(), "latent")
@@ -180,12 +202,12 @@ def experts(spec: ExpertsSpec, context: WritingContext) -> Written:
 
 
 def _router(spec: ExpertsSpec, context: WritingContext) -> Written:
-    if not spec.identity_experts:
-        return written(spec.router, context, n_experts=spec.n_experts)
-    n_choices = spec.n_experts + spec.identity_experts
-    router = written(spec.router, context, n_experts=n_choices)
+    router = written(spec.router, context, n_experts=spec.n_choices)
+    if spec.n_choices == spec.n_experts:
+        return router
     settings = {name: setting for name, setting in router.settings.items() if name != "N_EXPERTS"}
-    settings["N_CHOICES"] = Setting(n_choices, "experts to choose from; the last ones return their input")
+    last = "have no weights" if spec.zero_experts else "return their input"
+    settings["N_CHOICES"] = Setting(spec.n_choices, f"experts to choose from; the last ones {last}")
     return dataclasses.replace(router, text=router.text.replace("$N_EXPERTS", "$N_CHOICES"), settings=settings)
 
 

@@ -1,0 +1,54 @@
+"""Learned factors and terms of each feature, in the place of a norm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from gptkit.kinds.context import BuildContext
+from gptkit.kinds.norm import NormSpec
+from gptkit.kinds.written import Name, WritingContext, Written
+
+if TYPE_CHECKING:
+    from gptkit.components.norm.modules.affine import AffineNorm
+
+__all__ = ["AffineNormSpec"]
+
+
+class AffineNormSpec(NormSpec):
+    """Multiply each feature by a weight and add a bias, without statistics of the vector (Aff of ResMLP).
+
+    Formula:
+        y = w ⊙ x + b; with `bias: before`, y = w ⊙ (x + b); with `bias: none`, y = w ⊙ x
+
+    Shapes:
+        (…, dim) → (…, dim); w and b: (dim,)
+
+    Paper:
+        https://arxiv.org/abs/2105.03404
+
+    Notes:
+        It does not bound the size of vectors. ZAYA1 applies it, with `bias: before`, to the embedding, to the residual
+        stream and to the outputs of branches, beside RMS norms of the branches' inputs.
+    """
+
+    formula: ClassVar[str] = r"y = w \odot x + b"
+
+    name: Literal["affine"] = "affine"
+    bias: Literal["after", "before", "none"] = Field(
+        "after", description="Add the bias after the multiplication by the weight, or before it, or not at all."
+    )
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"bias": "before"}, {"bias": "none"})
+
+    def build(self, context: BuildContext, *, dim: int) -> AffineNorm:
+        from gptkit.components.norm.modules.affine import AffineNorm
+
+        return AffineNorm(self, dim)
+
+    def written(self, context: WritingContext, *, dim: Name) -> Written:
+        from gptkit.components.norm.written.affine import affine
+
+        return affine(self, dim)
