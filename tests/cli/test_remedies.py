@@ -48,8 +48,8 @@ def test_missing_plugin_may_come_from_a_directory(call: Call, run: Path, tmp_pat
         ({"model_type": "distilbert"}, "it is not a causal decoder"),
         ({"model_type": "xyz", "architectures": ["XyzForMaskedLM"]}, "XyzForMaskedLM is not a causal decoder"),
         (
-            {"model_type": "zaya", "architectures": ["ZayaForCausalLM"]},
-            "the model needs attention in a compressed space",
+            {"model_type": "cpmant", "architectures": ["CpmAntForCausalLM"]},
+            "the model needs embeddings of segments",
         ),
         ({"model_type": "llamo", "architectures": ["LlamoForCausalLM"]}, "did you mean 'llama'"),
     ],

@@ -16,6 +16,9 @@ from tests.support.tiny_models import MODELS
 transformers = pytest.importorskip("transformers")
 
 KEYS: dict[str, dict[str, Any]] = {
+    "zaya": {
+        "rope_parameters": {"hybrid": {"rope_theta": 1e4}, "hybrid_sliding": {"rope_theta": 1e4}, "rope_type": "default"}
+    },
     "zamba2": {"use_shared_mlp_adapter": True, "mamba_headdim": 24, "kv_channels": 8, "hybrid_layer_ids": [1, 3, 4, 5]},
     "bloom": {
         "attention_softmax_in_fp32": True,
@@ -140,6 +143,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "starcoder2": {"activation_function": "gelu", "mlp_type": "default", "norm_type": "layer_norm"},
 }
 OTHERS: dict[str, dict[str, Any]] = {
+    "zaya": {"num_experts_per_tok": 2},
     "axk2": {"layer_types": ["full_attention"] * 3},
     "zamba2": {"use_shared_mlp_adapter": False},
     "beam": {"rope_parameters": {"full_attention": None}},

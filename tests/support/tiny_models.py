@@ -300,6 +300,14 @@ ZAMBA2 = {
     "max_position_embeddings": 64,
     "pad_token_id": None,
 }
+ZAYA = {
+    **{key: value for key, value in LLAMA.items() if key != "intermediate_size"},
+    "head_dim": 12,
+    "moe_intermediate_size": 20,
+    "num_experts": 4,
+    "router_hidden_size": 12,
+    "pad_token_id": None,
+}
 JETMOE = {
     "vocab_size": VOCAB,
     "hidden_size": 48,
@@ -692,6 +700,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "jetmoe": ("JetMoe", JETMOE),
     "axk2": ("AXK2", {**LLAMA, **LATENT, **INDEXED, "gated_norm_rank": 5, "rms_norm_eps": 1e-4}),
     "zamba2": ("Zamba2", ZAMBA2),
+    "zaya": ("Zaya", ZAYA),
     "beam": ("Beam", BEAM),
     "modernbert_decoder": ("ModernBertDecoder", MODERNBERT),
     "diffllama": ("DiffLlama", {**LLAMA, "num_attention_heads": 8, "num_key_value_heads": 4}),
@@ -731,6 +740,26 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
             "hidden_act": "gelu",
             "rope_parameters": {"full_attention": {**YARN, **ROPE}, "sliding_attention": None},
+        },
+    ),
+    "zaya-sliding": (
+        "Zaya",
+        {
+            **ZAYA,
+            "num_attention_heads": 5,
+            "num_key_value_heads": 1,
+            "cca_time0": 3,
+            "cca_time1": 1,
+            "sliding_window": 6,
+            "layer_types": ["hybrid_sliding", "hybrid", "hybrid_sliding"],
+            "rope_parameters": {
+                "hybrid": {**YARN, **ROPE, "partial_rotary_factor": 0.5},
+                "hybrid_sliding": {"rope_type": "default", "rope_theta": 300.0},
+            },
+            "lm_head_bias": True,
+            "tie_word_embeddings": False,
+            "hidden_act": "gelu",
+            "rms_norm_eps": 1e-3,
         },
     ),
     "zamba2-plain": (
