@@ -48,6 +48,7 @@ class RouterSpec(Component):
         """Return how the component is written out in a file of plain PyTorch (`gptkit eject`); None if it is not.
 
         Its parameters must have the names of the built module's. If it `reads_ids`, its `forward` has a second
-        argument, the ids (N,).
+        argument, the ids (N,). One that needs what layers share in a call has the call "apply" of `self.router` with the
+        vectors `x_NE`, in a feed-forward alone: ``self.router(x_NE, cache.shared)``.
         """
         return None

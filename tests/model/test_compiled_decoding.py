@@ -114,6 +114,7 @@ def small(**changes: Any) -> GPT:
         {"name": "mlstm", "n_heads": 2},
         {"name": "rwkv4", "d_inner": 24},
         {"name": "differential", "n_heads": 4, "n_kv_heads": 2},
+        {"name": "convolutional", "n_heads": 4, "n_kv_heads": 2, "d_head": 8, "feature_width": 3, "sliding_window": 5},
         {"name": "expert-heads", "n_experts": 4, "n_kv_heads": 2},
         {"name": "lightning", "d_head": 8},
         {"name": "hybrid", "recurrence": {"name": "lightning", "d_head": 8}},
