@@ -306,7 +306,7 @@ NAMED = (
             "zero_experts": 2,
             "router": {"name": "network", "reads_previous": True, "activation": "xielu", "selection_bias": True},
         },
-        "layers": [{}, {"feedforward": {"router": {"name": "network", "hidden_bias": False, "d_hidden": 5, "bias": True}}}],
+        "layers": [{}, {"feedforward": {"router": {"hidden_bias": False, "d_hidden": 5, "bias": True}}}],
         "n_layers": 3,
         "linear": {"name": "low-rank", "projections": ["*.qkv", "*.previous_value"]},
     },

@@ -286,6 +286,16 @@ const Check = (() => {
     }
   }
 
+  /** A component with the name of the one that it changes, where it has none, and so those inside it. */
+  function named(base, value) {
+    const name = isObject(base) ? base.name : base;
+    const result = value.name === undefined && typeof name === "string" ? {name, ...value} : {...value};
+    if (isObject(base) && result.name === base.name) {
+      for (const [key, inner] of Object.entries(value)) if (isObject(inner)) result[key] = named(base[key], inner);
+    }
+    return result;
+  }
+
   /** A spec whose layers name the component that each of their parts changes, which may be the model's. */
   function withNames(given) {
     if (!isObject(given) || !isObject(given.model) || !Array.isArray(given.model.layers)) return given;
@@ -293,8 +303,7 @@ const Check = (() => {
       if (!isObject(entry)) return entry;
       const result = {...entry};
       for (const part of Resolve.PARTS) {
-        const base = given.model[part], name = isObject(base) ? base.name : base;
-        if (isObject(entry[part]) && entry[part].name === undefined && typeof name === "string") result[part] = {name, ...entry[part]};
+        if (isObject(entry[part])) result[part] = named(given.model[part], entry[part]);
       }
       return result;
     });
