@@ -271,7 +271,11 @@ def _report_broken_installation() -> None:
     """Report built-in components that could not be loaded, which may have caused the reported error."""
     from gptkit.core.registry import default_registry
 
-    for plugin in default_registry().plugins():
+    try:
+        plugins = default_registry().plugins()
+    except GptkitError:  # the reported error: the registry cannot be loaded at all
+        return
+    for plugin in plugins:
         if plugin.built_in and plugin.status == "broken":
             label("error", "bold red", f"{plugin.module}, which is part of gptkit, could not be loaded: {plugin.error}")
             label("hint", "bold cyan", "see gptkit plugins --verbose; reinstalling gptkit may help")

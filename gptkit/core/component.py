@@ -15,6 +15,7 @@ The name is looked up when the value is validated, so plugins installed after th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import sys
@@ -199,6 +200,10 @@ class Component(Spec):
             with_value = _WITH_VALUE.match(name)
             if with_value is not None and with_value[1] in resolver.names(cls.kind):
                 fail(f"unknown {cls.kind} {name!r}; {in_braces(with_value[1])}", path, value)
+            if _FILE.search(name) and (readers := _with_path(cls.kind, resolver)):
+                listed = f"one of: {', '.join(readers)}" if len(readers) > 1 else readers[0]
+                remedy = f"a file is given as its path: {{name: NAME, path: {name}}}, where NAME is {listed}"
+                fail(f"unknown {cls.kind} {name!r}; {remedy}", path, value)
             fail(error.message, path, value)
         fields["name"] = chosen.component_name()
         for old, new in chosen.renamed_fields.items():
@@ -210,6 +215,20 @@ class Component(Spec):
 
 _WITH_VALUE = re.compile(r"([\w.-]+)\s*[=:(\s]")
 """A component's name with a value behind it, as on the command line: ``temperature=0.8``."""
+
+
+_FILE = re.compile(r"[/\\]|\.[A-Za-z]\w{0,7}$")
+"""A path: with a directory, or with a suffix."""
+
+
+def _with_path(kind: str, resolver: Resolver) -> list[str]:
+    """Return the components of a kind that read a path."""
+    readers = []
+    for name in resolver.names(kind):
+        with contextlib.suppress(RegistryError):
+            if "path" in resolver.component(kind, name).model_fields:
+                readers.append(name)
+    return readers
 
 
 def in_braces(name: str) -> str:

@@ -6,7 +6,17 @@ import difflib
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["closest", "did_you_mean"]
+__all__ = ["closest", "did_you_mean", "synonym"]
+
+_SYNONYMS = (
+    ("cuda", "gpu", "nvidia", "rocm"),
+    ("mps", "metal", "apple"),
+    ("bf16", "bfloat16"),
+    ("fp16", "f16", "float16", "half"),
+    ("fp32", "f32", "float32", "float", "single"),
+    ("fp8", "f8", "float8"),
+)
+"""Names of the same device or type of numbers, in gptkit and elsewhere."""
 
 _MANY = 30
 """More names than this are not listed one by one."""
@@ -15,6 +25,13 @@ _MANY = 30
 def closest(name: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
     """Return the known name that an unknown one is probably a misspelling of; none with a similarity below `cutoff`."""
     return next(iter(_nearest(name, known, 1, cutoff)), None)
+
+
+def synonym(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name of the device or type of numbers that another name means: ``cuda`` for ``gpu``."""
+    name = name.casefold().removeprefix("torch.")
+    same = next((names for names in _SYNONYMS if name in names), ())
+    return next((each for each in same if each in known), None)
 
 
 def did_you_mean(name: str, known: Sequence[str], label: str = "registered") -> str:

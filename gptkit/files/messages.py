@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from gptkit.core.component import Component, in_braces
 from gptkit.core.registry import Registry
 from gptkit.core.spec import describe
-from gptkit.core.suggestions import closest, did_you_mean
+from gptkit.core.suggestions import closest, did_you_mean, synonym
 from gptkit.core.yaml import plain_scalar
 from gptkit.files.elsewhere import Section, fields_of, names_of
 from gptkit.files.numerals import numeral
@@ -172,8 +172,11 @@ def _choices(value: Any, choices: str) -> str:
         return f"expected the number {choices}, got {describe(value)}; remove the quotes"
     # Pydantic writes them as "'a', 'b' or 'c'".
     known = [part.strip().strip("'") for part in choices.replace(" or ", ", ").split(", ")]
-    near = did_you_mean(value, known, "").split("?")[0] if isinstance(value, str) else ""
-    remedy = f"; {near}?" if near.startswith("did") else ""
+    if isinstance(value, str) and (same := synonym(value, known)):
+        remedy = f"; did you mean {same!r}?"
+    else:
+        near = did_you_mean(value, known, "").split("?")[0] if isinstance(value, str) else ""
+        remedy = f"; {near}?" if near.startswith("did") else ""
     return f"expected {choices}, got {describe(value)}{remedy}"
 
 

@@ -19,9 +19,10 @@ A directory is a run only if gptkit created it: its spec.yaml begins with gptkit
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -127,6 +128,8 @@ class RunDirectory:
             raise CheckpointError(f"{self.path}: run not found{suggestion(self.path)}", hint=hint)
         if (self.path / "config.json").is_file():
             hint = f"A model of transformers is imported first: {command('gptkit import', self.path, 'RUN')}"
+        elif not self.spec.is_file() and (spec := next(_spec_files(self.path), None)) is not None:
+            hint = f"It has a spec file: pass {spec}, or a run that was trained with it."
         raise CheckpointError(f"{self.path} is not a run: {why}", hint=hint)
 
     def recover(self) -> None:
@@ -317,6 +320,14 @@ class RunDirectory:
 
 def _through_link(top: Path, file: Path) -> bool:
     return any(parent.is_symlink() for parent in file.parents if top in parent.parents)
+
+
+def _spec_files(directory: Path) -> Iterator[Path]:
+    """Yield the files of a directory with the suffix of a spec, but not those with which models are published."""
+    with contextlib.suppress(OSError):
+        for file in sorted(directory.iterdir()):
+            if file.suffix.lower() in (".yaml", ".yml", ".toml") and file.is_file():
+                yield file
 
 
 def suggestion(path: Path) -> str:

@@ -37,6 +37,20 @@ def test_misspelled_variable_prints_one_warning() -> None:
     assert done.stderr == "warning: environment variable GPTKIT_CAHCE is not used; did you mean GPTKIT_CACHE?\n"
 
 
+def test_gptkit_itself_is_not_disabled() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gptkit", "plugins"],
+        env={**os.environ, "GPTKIT_DISABLE": "other, GPTKIT"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: GPTKIT_DISABLE names gptkit itself\nhint: Remove it from GPTKIT_DISABLE, which is for plugins.\n"
+    )
+
+
 @pytest.mark.parametrize(("value", "expected"), [("1", True), ("yes", True), ("0", False), ("False", False), ("", False)])
 def test_switches(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPTKIT_DEBUG", value)

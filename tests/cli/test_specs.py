@@ -124,6 +124,29 @@ def test_check_reports_an_invalid_override(call: Call, project: Path) -> None:
 # -- show ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.device=gpu", "got the text 'gpu'; did you mean 'cuda'?"),
+        ("training.precision=torch.bfloat16", "got the text 'torch.bfloat16'; did you mean 'bf16'?"),
+        ("training.precision=half", "got the text 'half'\n"),  # gptkit has no such precision
+        ("data=a.txt", "its path: {name: NAME, path: a.txt}, where NAME is one of: jsonl, prepared, text"),
+        ("tokenizer=tok/tokenizer.json", "{name: NAME, path: tok/tokenizer.json}, where NAME is hugging-face"),
+        ("model.norm=rms.x", "unknown norm 'rms.x'; did you mean 'rms'?"),
+    ],
+)
+def test_check_names_what_a_value_means(call: Call, project: Path, override: str, message: str) -> None:
+    assert message in call("check", "mini.yaml", "--set", override, code=2).stderr
+
+
+def test_directory_with_a_spec_is_not_a_run(call: Call, project: Path) -> None:
+    (project / "specs").mkdir()
+    assert "Pass a run directory" in call("check", "specs", code=2).stderr
+    (project / "specs" / "spec.yml").write_text((project / "mini.yaml").read_text())
+    file = str(Path("specs", "spec.yml"))
+    assert f"hint: It has a spec file: pass {file}, or a run that" in call("generate", "specs", "x", code=2).stderr
+
+
 def test_show_resolved_is_a_spec_that_resolves_to_itself(call: Call, project: Path) -> None:
     text = call("show", "mini.yaml", "--resolved", "--set", "training.steps=7").stdout
     (project / "resolved.yaml").write_text(text, encoding="utf-8")

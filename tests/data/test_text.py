@@ -155,7 +155,7 @@ def test_gzip_is_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.txt\.gz: the gzip file stops before its end"):
         texts(TextDataSpec(path="."), tmp_path)
     (tmp_path / "x.txt.gz").write_bytes(b"plain text")
-    with pytest.raises(DataError, match=r"x\.txt\.gz: not a whole gzip file"):
+    with pytest.raises(DataError, match=r"x\.txt\.gz: not a whole gzip file\n"):
         texts(TextDataSpec(path="."), tmp_path)
 
 

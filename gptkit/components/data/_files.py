@@ -234,7 +234,8 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
 
 def _not_whole(path: Path, program: str, error: Exception) -> DataError:
     hint = f"Get it again, or take {path.suffix} from its name if it is not compressed."
-    return DataError(f"{path}: not a whole {program} file: {error}", hint=hint)
+    cause = "" if "b'" in str(error) else f": {error}"  # Python shows the first bytes of other files
+    return DataError(f"{path}: not a whole {program} file{cause}", hint=hint)
 
 
 def _opened(path: Path, program: str) -> Any:

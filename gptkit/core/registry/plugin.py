@@ -119,9 +119,15 @@ def described(entry_points: Iterable[EntryPoint]) -> list[tuple[EntryPoint, Plug
 
 
 def disabled_distributions() -> set[str]:
-    """Return the distributions in GPTKIT_DISABLE, in canonical form."""
-    named = os.environ.get(DISABLE, "").split(",")
-    return {canonical_name(name) for name in named if name.strip()}
+    """Return the distributions in GPTKIT_DISABLE, in canonical form.
+
+    Raises:
+        RegistryError: gptkit is one of them; without its own components, there is nothing to compose.
+    """
+    named = {canonical_name(name) for name in os.environ.get(DISABLE, "").split(",") if name.strip()}
+    if "gptkit" in named:
+        raise RegistryError(f"{DISABLE} names gptkit itself", hint=f"Remove it from {DISABLE}, which is for plugins.")
+    return named
 
 
 def canonical_name(distribution: str) -> str:
