@@ -85,8 +85,9 @@ def main() -> None:
     decay = draw(1, n_tokens, n_features).sigmoid()
     for tensor in (v, step, k, q, decay):
         tensor.requires_grad_()
+    heads = (v[:, :, None], step[:, :, None])
     scans = {
-        "chunks": lambda: selective_scan(v, step, rates, k, q, state)[0],
+        "chunks": lambda: selective_scan(*heads, rates[None], k[:, :, None], q[:, :, None], state[:, None])[0].flatten(2),
         "token by token": lambda: scan_by_token(v, step, rates, k, q, state),
     }
     compare("selective scan", scans, given.rounds)

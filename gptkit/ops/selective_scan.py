@@ -2,7 +2,8 @@
 
     S ← exp(Δ A) ⊙ S + (Δ v) kᵀ;  y = S q
 
-Shapes: B batch, T tokens, X features of values, N features of keys and queries (the size of the state per value feature).
+Shapes: B batch, T tokens, H heads, X features of the values of a head, N features of keys and queries (the size of the
+state per value feature), S tokens of a span.
 """
 
 from __future__ import annotations
@@ -17,39 +18,39 @@ __all__ = ["selective_scan"]
 
 
 def selective_scan(
-    v_BTX: Tensor,
-    step_BTX: Tensor,
-    rates_XN: Tensor,
-    k_BTN: Tensor,
-    q_BTN: Tensor,
-    state_BXN: Tensor,
+    v_BTHX: Tensor,
+    step_BTHX: Tensor,
+    rates_HXN: Tensor,
+    k_BTHN: Tensor,
+    q_BTHN: Tensor,
+    state_BHXN: Tensor,
     *,
     resets_BT: Tensor | None = None,
     span: int = 256,
 ) -> tuple[Tensor, Tensor]:
-    """Compute the outputs of all tokens, (B, T, X), and the state after them, both in the inputs' dtype (fp32 or wider).
+    """Compute the outputs of all tokens, (B, T, H, X), and the state after them, both in the inputs' dtype (fp32 or wider).
 
     Args:
-        v_BTX: values.
-        step_BTX: step sizes Δ, at least 0.
-        rates_XN: A, at most 0.
-        k_BTN, q_BTN: keys and queries, the same for all value features.
-        state_BXN: the state before the first token.
+        v_BTHX: values.
+        step_BTHX: step sizes Δ, at least 0.
+        rates_HXN: A, at most 0.
+        k_BTHN, q_BTHN: keys and queries, the same for all value features of a head.
+        state_BHXN: the state before the first token.
         resets_BT: whether the state is reset to zero before a token; None without resets.
         span: number of tokens whose states are held at once; training holds all of them for the backward pass.
     """
-    n_tokens = v_BTX.shape[1]
+    n_tokens = v_BTHX.shape[1]
     spans = [slice(0, None)] if varies(n_tokens) else [slice(at, at + span) for at in range(0, n_tokens, span)]
     outputs = []
     for part in spans:
-        step_BSX, k_BSN, q_BSN = step_BTX[:, part], k_BTN[:, part], q_BTN[:, part]
-        decay_BSXN = (step_BSX[..., None] * rates_XN).exp()
+        step_BSHX, k_BSHN, q_BSHN = step_BTHX[:, part], k_BTHN[:, part], q_BTHN[:, part]
+        decay_BSHXN = (step_BSHX[..., None] * rates_HXN).exp()
         if resets_BT is not None:
-            decay_BSXN = decay_BSXN.masked_fill(resets_BT[:, part, None, None], 0)
-        written_BSXN = (step_BSX * v_BTX[:, part])[..., None] * k_BSN[:, :, None]
-        states_BSXN = linear_recurrence(decay_BSXN, written_BSXN, state_BXN)
-        with torch.autocast("cpu" if v_BTX.is_meta else v_BTX.device.type, enabled=False):
-            outputs.append((states_BSXN @ q_BSN[..., None])[..., 0])
+            decay_BSHXN = decay_BSHXN.masked_fill(resets_BT[:, part, None, None, None], 0)
+        written_BSHXN = (step_BSHX * v_BTHX[:, part])[..., None] * k_BSHN[..., None, :]
+        states_BSHXN = linear_recurrence(decay_BSHXN, written_BSHXN, state_BHXN)
+        with torch.autocast("cpu" if v_BTHX.is_meta else v_BTHX.device.type, enabled=False):
+            outputs.append((states_BSHXN @ q_BSHN[..., None])[..., 0])
         # A view would keep the states of all tokens in memory.
-        state_BXN = states_BSXN[:, -1].clone()
-    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)), state_BXN
+        state_BHXN = states_BSHXN[:, -1].clone()
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)), state_BHXN

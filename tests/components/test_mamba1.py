@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gptkit.core.errors import SpecError
 from gptkit.files import validate_data
 from gptkit.model.gpt import GPT
 from gptkit.model.plan import plan
 from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
+from gptkit.nn.parameters import parameter_options
 from gptkit.ops.linear_recurrence import _by_doubling, linear_recurrence
 from gptkit.ops.selective_scan import selective_scan
 from tests.support.recurrences import RECURRENT, V, draw, ids
@@ -58,8 +60,8 @@ def test_decays_of_zero_and_one_have_finite_gradients() -> None:
 
 @pytest.mark.parametrize("span", [5, 16, 256])
 def test_spans_and_resets_equal_new_texts(span: int) -> None:
-    v, step, k, q = draw(2, 40, 4), draw(2, 40, 4, seed=1).exp(), draw(2, 40, 3, seed=2), draw(2, 40, 3, seed=3)
-    rates, state = -draw(4, 3, seed=4).exp(), draw(2, 4, 3, seed=5)
+    v, step, k, q = draw(2, 40, 2, 4), draw(2, 40, 2, 4, seed=1).exp(), draw(2, 40, 2, 3, seed=2), draw(2, 40, 2, 3, seed=3)
+    rates, state = -draw(2, 4, 3, seed=4).exp(), draw(2, 2, 4, 3, seed=5)
     resets = (torch.arange(40) == 23).expand(2, -1)
     out, after = selective_scan(v, step, rates, k, q, state, resets_BT=resets, span=span)
     first, _ = selective_scan(v[:, :23], step[:, :23], rates, k[:, :23], q[:, :23], state)
@@ -81,6 +83,12 @@ def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
     u, z = (x_TE @ module.input.weight.T + bias).split([spec.d_inner] * 2, dim=-1)
     state = torch.zeros(spec.d_inner, spec.d_state, dtype=x_TE.dtype)
     norms = [getattr(getattr(module, f"{name}_norm"), "weight", None) for name in ("step", "key", "query")]
+    size = spec.d_inner // spec.n_heads
+    heads = [slice(at, at + size) for at in range(0, spec.d_inner, size)]
+    selects, steps = (
+        getattr(module, name).weight.reshape(spec.n_heads, *shape)
+        for name, *shape in (("select", spec.step_rank + 2 * spec.d_state, size), ("step", size, spec.step_rank))
+    )
     rows = []
     for t in range(len(x_TE)):
         conv = torch.zeros_like(u[0])
@@ -89,13 +97,15 @@ def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
                 conv = conv + module.conv.weight[:, 0, spec.conv_width - 1 - back] * u[t - back]
         if spec.conv_bias:
             conv = conv + module.conv.bias
-        v = conv * conv.sigmoid()
-        parts = (module.select.weight @ v).split([spec.step_rank, spec.d_state, spec.d_state])
-        r, k, q = (normalized(part, spec, weight) for part, weight in zip(parts, norms, strict=True))
-        delta = (1 + (module.step.weight @ r + module.step_bias).exp()).log()
-        decay = (-module.decay_log.exp() * delta[:, None]).exp()
-        state = decay * state + torch.outer(delta * v, k)
-        y = (state @ q + module.skip * v) * z[t] * z[t].sigmoid()
+        v, y = conv * conv.sigmoid(), torch.zeros_like(conv)
+        for head, select, step in zip(heads, selects, steps, strict=True):
+            parts = (select @ v[head]).split([spec.step_rank, spec.d_state, spec.d_state])
+            r, k, q = (normalized(part, spec, weight) for part, weight in zip(parts, norms, strict=True))
+            delta = (1 + (step @ r + module.step_bias[head]).exp()).log()
+            decay = (-module.decay_log[head].exp() * delta[:, None]).exp()
+            state[head] = decay * state[head] + torch.outer(delta * v[head], k)
+            y[head] = state[head] @ q
+        y = (y + module.skip * v) * z[t] * z[t].sigmoid()
         rows.append(module.output.weight @ y + (module.output.bias if spec.bias else 0))
     return torch.stack(rows)
 
@@ -106,6 +116,8 @@ def formula(module: Any, x_TE: Tensor, spec: Any) -> Tensor:
         {},
         {"bias": True, "norm": {"name": "rms", "eps": 0.01}, "conv_width": 3},
         {"conv_bias": False, "norm": {"name": "rms", "scale": False}, "conv_width": 1},
+        {"n_heads": 4},
+        {"n_heads": 2, "bias": True, "norm": {"name": "rms", "eps": 0.01}},
     ],
 )
 @torch.no_grad()
@@ -151,13 +163,16 @@ def test_equals_mamba_of_transformers(normed: bool) -> None:
     torch.testing.assert_close(padded[1, 5:], reference(x[1:, 5:])[0], rtol=1e-4, atol=2e-5)
 
 
-def test_gradients_reach_norms_and_initial_values_are_those_of_the_paper() -> None:
-    model = GPT({**CASE.layout, "attention": {**CASE.attention, "norm": "rms"}}, V, seed=3)
+@pytest.mark.parametrize("n_heads", [1, 5])
+def test_gradients_reach_norms_and_initial_values_are_those_of_the_paper(n_heads: int) -> None:
+    model = GPT({**CASE.layout, "attention": {**CASE.attention, "n_heads": n_heads, "norm": "rms"}}, V, seed=3)
     attention: Any = model.attentions()[0]
     torch.testing.assert_close(attention.decay_log.exp(), torch.arange(1.0, 6).expand(20, 5))
     step = F.softplus(attention.step_bias)
     assert ((step >= 0.00099) & (step <= 0.101)).all()
     assert (attention.skip == 1).all()
+    assert attention.step.weight.abs().max() <= 3**-0.5
+    assert attention.step.weight.abs().max() > 0.8 * 3**-0.5
     model(ids(2, 20), ids(2, 20, 1)).loss.backward()
     for name, parameter in attention.named_parameters():
         assert parameter.grad.isfinite().all(), name
@@ -165,8 +180,22 @@ def test_gradients_reach_norms_and_initial_values_are_those_of_the_paper() -> No
 
 
 def test_operations_are_known_on_meta() -> None:
-    sizes = plan(validate_data(CASE.spec, ModelSpec), V)
-    assert sizes.flops_per_token > 2 * 2 * (24 * 40 + 20 * 13 + 3 * 20 + 20 * 24)
+    for n_heads in (1, 4):
+        spec = {**CASE.layout, "attention": {**CASE.attention, "n_heads": n_heads}}
+        sizes = plan(validate_data(spec, ModelSpec), V)
+        assert sizes.flops_per_token > 2 * 2 * (24 * 40 + 20 * 13 + 3 * 20 + 20 * 24)
+
+
+def test_heads_have_as_many_parameters_as_one_and_are_hidden_matrices() -> None:
+    models = [GPT({**CASE.layout, "attention": {**CASE.attention, "n_heads": n}}, V, device="meta") for n in (1, 4)]
+    one, four = ({name: parameter.numel() for name, parameter in model.named_parameters()} for model in models)
+    assert one == four
+    assert parameter_options(models[0]) == parameter_options(models[1])
+
+
+def test_heads_that_do_not_divide_the_values_are_rejected() -> None:
+    with pytest.raises(SpecError, match="20 features cannot be divided into 3 heads"):
+        validate_data({**CASE.layout, "attention": {**CASE.attention, "n_heads": 3}}, ModelSpec)
 
 
 def test_sizes_follow_the_width_of_the_model() -> None:

@@ -110,6 +110,7 @@ def small(**changes: Any) -> GPT:
         {"name": "gated-delta", "d_key": 8, "d_value": 8},
         {"name": "mamba2", "d_head": 8, "d_state": 6},
         {"name": "mamba1", "d_inner": 24, "d_state": 6},
+        {"name": "mamba1", "d_inner": 24, "n_heads": 3, "d_state": 6},
         {"name": "rg-lru", "n_heads": 4},
         {"name": "mlstm", "n_heads": 2},
         {"name": "rwkv4", "d_inner": 24},

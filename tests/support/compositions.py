@@ -402,7 +402,7 @@ SPECS: dict[str, dict[str, Any]] = {
                     "norm": "layer",
                 }
             },
-            {"attention": {"norm": "none", "activation": "xielu", "step_rank": 2}},
+            {"attention": {"norm": "none", "activation": "xielu", "step_rank": 2, "n_heads": 4}},
             {"attention": {"name": "multi-head", **HEADS}, "position": "rotary"},
             {"attention": {"name": "rg-lru", "n_heads": 2}},
             {
@@ -416,6 +416,12 @@ SPECS: dict[str, dict[str, Any]] = {
                 }
             },
         ],
+    },
+    "selective-heads": {
+        "position": "none",
+        "attention": {"name": "mamba1", "d_inner": 24, "n_heads": 3, "d_state": 5, "norm": "rms"},
+        "layers": [{}, {"attention": {"n_heads": 2, "bias": True, "conv_bias": False, "d_state": 4}}],
+        "n_layers": 3,
     },
     "differential": {
         "attention": {"name": "differential", "n_heads": 2, "d_head": 8},

@@ -63,6 +63,9 @@ RECURRENT = {
         n_state=3 * 20 + 20 * 5,
         n_tokens=320,  # more than the span of tokens whose states are kept
     ),
+    "mamba1-heads": Recurrent(
+        {"name": "mamba1", "d_inner": 40, "n_heads": 2, "d_state": 5, "step_rank": 3}, n_state=3 * 40 + 40 * 5
+    ),
     "mamba2": Recurrent(
         {"name": "mamba2", "n_heads": 4, "d_head": 12, "n_groups": 2, "d_state": 5},
         n_state=3 * (48 + 10 + 10) + 4 * 12 * 5,
@@ -81,7 +84,7 @@ RECURRENT = {
         {"name": "lightning", "n_heads": 3, "d_head": 10}, n_state=3 * 10 * 10, n_layers=3, dtypes=(torch.float32,)
     ),
 }
-"""By the name of the attention."""
+"""By the name of the attention, and what it has."""
 
 
 def ids(rows: int, length: int, seed: int = 0) -> Tensor:

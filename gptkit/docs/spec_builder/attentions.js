@@ -23,6 +23,12 @@ const Attentions = (() => {
     return [c.n_heads * c.d_head, kv * c.d_head, ...(c.tie_kv ? [] : [kv * value]), ...(c.output_gate ? [c.n_heads * value] : [])];
   }
 
+  /** A projection, or one tensor of the matrices of several heads. */
+  function projections(walk, name, linear, heads, inputs, outputs) {
+    if (heads === 1) walk.linear(name, linear, inputs, outputs, false);
+    else walk.matrix(name, heads * inputs * outputs);
+  }
+
   function headed(walk, name, c, layer) {
     const reuses = reusesKeys(c, layer, walk.sources), value = c.d_value ?? c.d_head, heads = c.qk_norm_width === "head" ? 1 : c.n_heads;
     const kv = reuses ? 0 : c.n_kv_heads ?? c.n_heads, values = c.tie_kv ? 0 : kv, gates = c.output_gate ? c.n_heads : 0;
@@ -173,9 +179,9 @@ const Attentions = (() => {
       walk.linear(name + ".input", layer.linear, walk.d_model, 2 * inner, c.bias);
       walk.matrix(name + ".conv", inner * c.conv_width, c.conv_bias ? inner : 0);
       walk.activation(name + ".activation", c.activation);
-      walk.linear(name + ".select", layer.linear, inner, c.step_rank + 2 * c.d_state, false);
+      projections(walk, name + ".select", layer.linear, c.n_heads, inner / c.n_heads, c.step_rank + 2 * c.d_state);
       for (const [each, width] of [["step", c.step_rank], ["key", c.d_state], ["query", c.d_state]]) walk.norm(`${name}.${each}_norm`, c.norm, width);
-      walk.linear(name + ".step", layer.linear, c.step_rank, inner, false);
+      projections(walk, name + ".step", layer.linear, c.n_heads, c.step_rank, inner / c.n_heads);
       for (const [each, size] of [["step_bias", inner], ["decay_log", inner * c.d_state], ["skip", inner]]) walk.add(`${name}.${each}`, size);
       walk.linear(name + ".output", layer.linear, inner, walk.d_model, c.bias);
     },

@@ -156,6 +156,9 @@ const Check = (() => {
     if (built && a.name === "rg-lru" && a.d_inner % a.n_heads) {
       yield {path: at("attention", "n_heads"), message: `${a.d_inner} features cannot be divided into ${a.n_heads} blocks; choose a divisor`};
     }
+    if (built && a.name === "mamba1" && a.d_inner % a.n_heads) {
+      yield {path: at("attention", "n_heads"), message: `${a.d_inner} features cannot be divided into ${a.n_heads} heads; choose a divisor`};
+    }
     if (built && a.name === "mamba2") {
       if (a.n_heads % a.n_groups) yield {path: at("attention", "n_groups"), message: `${a.n_heads} heads cannot be distributed over ${a.n_groups} groups; choose a divisor`};
       if (a.norm !== "none" && a.n_heads * a.d_head % a.norm_groups) {
