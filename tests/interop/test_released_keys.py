@@ -19,6 +19,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "zaya": {
         "rope_parameters": {"hybrid": {"rope_theta": 1e4}, "hybrid_sliding": {"rope_theta": 1e4}, "rope_type": "default"}
     },
+    "zamba": {"attn_layer_period": 6, "attn_layer_offset": 4, "use_mamba_kernels": True, "attention_hidden_size": 96},
     "zamba2": {"use_shared_mlp_adapter": True, "mamba_headdim": 24, "kv_channels": 8, "hybrid_layer_ids": [1, 3, 4, 5]},
     "bloom": {
         "attention_softmax_in_fp32": True,
@@ -145,6 +146,7 @@ KEYS: dict[str, dict[str, Any]] = {
 OTHERS: dict[str, dict[str, Any]] = {
     "zaya": {"num_experts_per_tok": 2},
     "axk2": {"layer_types": ["full_attention"] * 3},
+    "zamba": {"attention_hidden_size": 48},
     "zamba2": {"use_shared_mlp_adapter": False},
     "beam": {"rope_parameters": {"full_attention": None}},
     "cohere2": {"position_embedding_type": "alibi"},

@@ -40,8 +40,9 @@ class JambaFamily(Decoder):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         config.only("mamba_inner_layernorms", True, why="transformers always has these norms")
-        d_inner = config.integer("mamba_expand", 2) * config.integer("hidden_size")
-        mamba = {"attention": mamba1.read_selective(config, NAMES, d_inner, self.read_norm(config))}
+        d_model = config.integer("hidden_size")
+        d_inner = config.integer("mamba_expand", 2) * d_model
+        mamba = {"attention": mamba1.read_selective(config, NAMES, d_model, d_inner, self.read_norm(config))}
         router = {"name": "softmax-top-k", "k": config.integer("num_experts_per_tok", 2), "renormalize": False}
         experts = sparse(config.integer("num_experts", 16), router, self.read_feedforward(config))
         more = {"feedforward": experts} if experts["n_experts"] > 1 else {}

@@ -41,7 +41,7 @@ class MambaFamily(FamilySpec):
             "n_layers": config.layers("num_hidden_layers", 32),
             "vocab_size": config.integer("vocab_size", 50280),
             "position": "none",
-            "attention": read_selective(config, NAMES, d_inner, self.read_norm(config)),
+            "attention": read_selective(config, NAMES, d_model, d_inner, self.read_norm(config)),
             "norm": {"name": "rms", "eps": config.number("layer_norm_epsilon", 1e-5)},
             "block": "single-branch",
             "head": {"name": "linear", "tied": config.flag("tie_word_embeddings", True)},

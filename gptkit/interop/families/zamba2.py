@@ -69,5 +69,5 @@ class Zamba2Family(FamilySpec):
         return [
             *tensors.shared_rules(model, BRANCH, feedforward),
             *tensors.adapter_rules(model, BRANCH),
-            *tensors.layer_rules(model, TENSORS),
+            *tensors.layer_rules(model, TENSORS, {}),
         ]

@@ -32,12 +32,13 @@ TENSORS = {
 """External names of a layer's tensors, by the native ones."""
 
 
-def read_selective(config: ExternalConfig, names: dict[str, str], d_inner: int, norm: Any) -> dict[str, Any]:
+def read_selective(config: ExternalConfig, names: dict[str, str], d_model: int, d_inner: int, norm: Any) -> dict[str, Any]:
     """Return the attention `mamba1`.
 
     Args:
         config: the configuration.
         names: keys of `d_state`, `step_rank`, `conv_width`, `conv_bias`, `bias` and `activation`.
+        d_model: width of the model.
         d_inner: features of the values.
         norm: the norm of what the selection returns.
     """
@@ -45,7 +46,7 @@ def read_selective(config: ExternalConfig, names: dict[str, str], d_inner: int, 
         "name": "mamba1",
         "d_inner": d_inner,
         "d_state": config.integer(names["d_state"], 16),
-        "step_rank": _rank(config, names["step_rank"]),
+        "step_rank": _rank(config, names["step_rank"], d_model),
         "conv_width": config.integer(names["conv_width"], 4),
         "conv_bias": config.flag(names["conv_bias"], True),
         "bias": config.flag(names["bias"], False),
@@ -59,8 +60,8 @@ def selective_rules(model: Any, external: str) -> list[Rule]:
     return numbered_rules(model, "mamba1", external, TENSORS)
 
 
-def _rank(config: ExternalConfig, key: str) -> int:
+def _rank(config: ExternalConfig, key: str, d_model: int) -> int:
     """Return the number of features from which the step sizes are computed; `auto` is a sixteenth of the width."""
     if config.value(key, "auto") == "auto":
-        return math.ceil(config.integer("hidden_size") / 16)
+        return math.ceil(d_model / 16)
     return config.integer(key)

@@ -1,1 +1,1 @@
-"""Zamba2: layers of a recurrence, some with a branch that they share."""
+"""Zamba and Zamba2: layers of a recurrence, some with a branch that they share."""

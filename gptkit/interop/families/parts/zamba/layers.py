@@ -1,4 +1,4 @@
-"""Types of layers in Zamba2: some have a branch, whose weights the layers of a group share."""
+"""Types of layers in Zamba and Zamba2: some have a branch, whose weights the layers of a group share."""
 
 from __future__ import annotations
 

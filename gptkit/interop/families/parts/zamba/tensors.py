@@ -1,4 +1,4 @@
-"""Tensors of Zamba2: the branch of each group, adapters of each layer, and the layers' own parts."""
+"""Tensors of Zamba and Zamba2: the branch of each group, adapters of each layer, and the layers' own parts."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def adapter_rules(model: Any, name: str) -> list[Rule]:
     return rules
 
 
-def layer_rules(model: Any, tensors: Mapping[str, str]) -> list[Rule]:
-    """Return the rules of the layers' own parts, and of embedding and head; `tensors` are those of the recurrence."""
+def layer_rules(model: Any, tensors: Mapping[str, str], layouts: Mapping[str, Layout]) -> list[Rule]:
+    """Return the rules of the layers' own parts, and of embedding and head, for names and layouts of the recurrence."""
     rules: list[Rule] = []
     for index in range(model.n_layers):
         own, layer = f"blocks.{index}", f"model.layers.{index}"
         inner = f"{layer}.mamba_decoder" if index in branches(model) else layer
         rules += [Rule(f"{own}.output", f"{layer}.linear"), Rule(f"{own}.attention_norm", f"{inner}.input_layernorm")]
-        rules += [Rule(f"{own}.attention.{native}", f"{inner}.mamba.{name}") for native, name in tensors.items()]
+        rules += [Rule(f"{own}.attention.{key}", f"{inner}.mamba.{name}", layouts.get(key)) for key, name in tensors.items()]
     named = {"embedding.table": "model.embed_tokens", "final_norm": "model.final_layernorm", "head": "lm_head"}
     return [*rules, *(Rule(own, name) for own, name in named.items())]
