@@ -805,6 +805,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "num_mem_blocks": 1,
             "use_shared_attention_adapter": False,
             "use_mem_rope": False,
+            "attention_head_dim": 10,
             "num_key_value_heads": 2,
             "add_bias_linear": True,
             "mamba_ngroups": 1,

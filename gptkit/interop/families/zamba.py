@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.parts.keys import keys
 from gptkit.interop.families.parts.mamba.mamba1 import INERT
-from gptkit.interop.families.parts.zamba import layers, recurrence, tensors, zamba
+from gptkit.interop.families.parts.zamba import branch, layers, recurrence, tensors, zamba
 from gptkit.interop.layouts import HALVES
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Rule
@@ -53,7 +53,7 @@ class ZambaFamily(FamilySpec):
             "rms_norm_eps": model.norm.eps,
             "tie_word_embeddings": True,
             **recurrence.write_mamba(model.attention, model.d_model),
-            **zamba.write_branch(next(iter(layers.branches(model).values()))),
+            **branch.write_branch(next(iter(layers.branches(model).values()))),
             **layers.write_hybrid(model),
         }
 

@@ -24,7 +24,7 @@ class Zamba2Family(FamilySpec):
     model_type: ClassVar[str] = "zamba2"
     architecture: ClassVar[str] = "Zamba2ForCausalLM"
     harmless: ClassVar[frozenset[str]] = keys(
-        "attention_head_dim attention_hidden_size chunk_size hybrid_layer_ids kv_channels mamba_headdim num_logits_to_keep "
+        "attention_hidden_size chunk_size hybrid_layer_ids kv_channels mamba_headdim num_logits_to_keep "
         "num_query_groups time_step_floor time_step_max use_conv_bias use_mamba_kernels use_mem_eff_path"
     )
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (zamba2.TINY,)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.activations import read_activation
 from gptkit.interop.families.parts.layers import pattern
 from gptkit.interop.families.parts.periods import read_period
+from gptkit.interop.families.parts.zamba.branch import read_attention
 from gptkit.interop.families.parts.zamba.layers import HYBRID, LINEAR, read_hybrid
 from gptkit.interop.families.parts.zamba.recurrence import D_MODEL
 from gptkit.kinds.external_config import ExternalConfig
 
-__all__ = ["TINY", "read_layers", "write_branch"]
+__all__ = ["TINY", "read_layers"]
 
 TINY = {"layers_block_type": [HYBRID, LINEAR, HYBRID], "num_hidden_layers": 3}
 TINY |= {"n_mamba_heads": 2, "mamba_d_state": 6, "mamba_dt_rank": 5, "pad_token_id": None}
@@ -30,16 +31,9 @@ def read_layers(config: ExternalConfig, n_layers: int) -> list[dict[str, Any]] |
 def _branch(config: ExternalConfig) -> dict[str, Any]:
     d_model, n_heads = config.integer("hidden_size", D_MODEL), config.integer("num_attention_heads", 16)
     config.only("attention_hidden_size", 2 * d_model, 0, why="the branch reads 2 · hidden_size features in transformers")
-    d_head = config.integer(config.alias("attention_head_dim", "head_dim"), 0) or 2 * d_model // max(1, n_heads)
     return {
         "name": "shared-branch",
-        "attention": {
-            "name": "grouped-query",
-            "n_heads": n_heads,
-            "n_kv_heads": config.integer("num_key_value_heads", 16),
-            "d_head": d_head,
-            "scale": (max(1, d_head) / 2) ** -0.5,
-        },
+        "attention": read_attention(config, d_model, n_heads, config.integer("num_key_value_heads", 16)),
         "position": "none",
         "feedforward": {
             "name": "gated",
@@ -47,15 +41,4 @@ def _branch(config: ExternalConfig) -> dict[str, Any]:
             "d_hidden": config.integer("intermediate_size", 4 * D_MODEL),
             "bias": False,
         },
-    }
-
-
-def write_branch(block: Any) -> dict[str, Any]:
-    """Return the keys of the branch."""
-    return {
-        "num_attention_heads": block.attention.n_heads,
-        "num_key_value_heads": block.attention.kv_heads,
-        "attention_head_dim": block.attention.head_shape().d_head,
-        "hidden_act": write_activation(block.feedforward.activation),
-        "intermediate_size": block.feedforward.d_hidden,
     }

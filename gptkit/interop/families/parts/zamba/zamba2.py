@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.activations import read_activation
 from gptkit.interop.families.parts.rope import read_rope, write_rope
+from gptkit.interop.families.parts.zamba.branch import read_attention, write_branch
 from gptkit.interop.families.parts.zamba.layers import HYBRID, LINEAR, read_hybrid
 from gptkit.kinds.external_config import ExternalConfig
 
@@ -43,20 +44,21 @@ def read_layers(config: ExternalConfig, n_layers: int) -> list[dict[str, Any]]:
 
 def _branch(config: ExternalConfig) -> dict[str, Any]:
     d_model, n_heads = config.integer("hidden_size", 2560), config.integer("num_attention_heads", 32)
-    n_kv_heads, d_head = config.integer("num_key_value_heads", n_heads), 2 * d_model // max(1, n_heads)
+    attention = read_attention(config, d_model, n_heads, config.integer("num_key_value_heads", n_heads))
     rank, adapts = config.integer("adapter_rank", 128), config.flag("use_shared_attention_adapter", False)
-    if adapts and n_kv_heads != n_heads:
+    if adapts and attention["n_kv_heads"] != n_heads:
         config.refuse("num_key_value_heads", "the adapters of transformers require as many as num_attention_heads")
-    attention = {"n_heads": n_heads, "n_kv_heads": n_kv_heads, "d_head": d_head, "scale": (d_head / 2) ** -0.5}
+    if adapts and attention["d_head"] != 2 * d_model // max(1, n_heads):
+        config.refuse("attention_head_dim", "the adapters of transformers require 2 · hidden_size / num_attention_heads")
     rotary = read_rope(config, partial=False)
     return {
         "name": "shared-branch",
-        "attention": {"name": "grouped-query", **attention},
+        "attention": attention,
         "position": rotary if config.flag("use_mem_rope", False) else "none",
         "feedforward": {
             "name": "gated",
             "activation": read_activation(config, "hidden_act", "gelu"),
-            "d_hidden": config.integer("intermediate_size", 4 * d_model),
+            "d_hidden": config.integer("intermediate_size", 0) or 4 * d_model,
             "bias": config.flag("add_bias_linear", False),
         },
         "attention_rank": rank if adapts else None,
@@ -68,10 +70,7 @@ def write_branches(blocks: Sequence[Any]) -> dict[str, Any]:
     """Return the keys of the branches, of the layers that have one."""
     first = blocks[0]
     return {
-        "num_attention_heads": first.attention.n_heads,
-        "num_key_value_heads": first.attention.kv_heads,
-        "hidden_act": write_activation(first.feedforward.activation),
-        "intermediate_size": first.feedforward.d_hidden,
+        **write_branch(first),
         "num_mem_blocks": 1 + max(block.group for block in blocks),
         "use_shared_attention_adapter": first.attention_rank is not None,
         "adapter_rank": first.feedforward_rank,
