@@ -1,6 +1,5 @@
 """Latent attention, as DeepSeek's families name it, and the base of these families."""
 
-from gptkit.interop.families.parts.latent.attention import latent
 from gptkit.interop.families.parts.latent.decoder import LatentDecoder
 from gptkit.interop.families.parts.latent.indexer import (
     INDEX_SIZES,
@@ -11,6 +10,7 @@ from gptkit.interop.families.parts.latent.indexer import (
     read_sparse_latent,
     write_indexers,
 )
+from gptkit.interop.families.parts.latent.layers import latent
 
 __all__ = [
     "INDEXER",

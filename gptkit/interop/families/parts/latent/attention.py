@@ -6,22 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.latent.layers import latent, latents
 from gptkit.interop.families.parts.latent.sharpening import read_sharpening, write_sharpening
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
-__all__ = ["LatentAttention", "latent"]
+__all__ = ["LatentAttention"]
 
 SIZES = {"q_lora_rank": "q_rank", "kv_lora_rank": "kv_rank", "qk_nope_head_dim": "d_nope", "qk_rope_head_dim": "d_rotary"}
 SIZES |= {"v_head_dim": "d_value", "attention_bias": "bias", "num_attention_heads": "n_heads"}
 NAMES = {"q_down": "q_a_proj", "q_latent_norm": "q_a_layernorm", "kv_down": "kv_a_proj_with_mqa"}
 NAMES |= {"kv_latent_norm": "kv_a_layernorm", "kv_up": "kv_b_proj"}
-
-
-def latent(layers: Sequence[Any]) -> Any:
-    """Return the first layer with latent attention."""
-    matching = [layer for layer in layers if layer.attention.name in ("latent", "sparse-latent")]
-    return matching[0]  # an IndexError means that the family cannot express the model
 
 
 class LatentAttention(Decoder):
@@ -75,6 +70,7 @@ class LatentAttention(Decoder):
 
     def rules(self, model: Any) -> list[Rule]:
         native, external = "blocks.*.attention", f"model.layers.*.{self.owner}"
-        up = "q_proj" if latent(model.layer_specs()).attention.q_rank is None else "q_b_proj"
-        names = {"q_up": up, **NAMES}
+        # A hybrid may have no layer with latent attention.
+        ranks = [layer.attention.q_rank for layer in latents(model.layer_specs())]
+        names = {"q_up": "q_proj" if None in ranks else "q_b_proj", **NAMES}
         return [*(Rule(f"{native}.{own}", f"{external}.{name}") for own, name in names.items()), *super().rules(model)]
