@@ -16,7 +16,8 @@ def read_mamba(config: ExternalConfig, eps: tuple[str, float], activation: tuple
     """Return the recurrence, with the factors of its projections."""
     d_values = config.nullable("mamba_d_ssm", 1024)
     mamba = mamba2.read_mamba(config, eps, activation, d_values)["attention"]
-    config.only("projectors_bias", mamba["bias"], why="gptkit has biases in both projections of Mamba-2, or in none")
+    if config.flag("projectors_bias", False) != mamba["bias"]:
+        config.refuse("projectors_bias", "gptkit has biases in both projections of Mamba-2 (mamba_proj_bias), or in none")
     norm = "before" if config.flag("mamba_norm_before_gate", True) else "after"
     return {
         **mamba,
