@@ -94,6 +94,11 @@ class ExternalConfig:
     def __contains__(self, key: str) -> bool:
         return self.data.get(self.names.get(key, key)) is not None
 
+    def is_null(self, key: str) -> bool:
+        """Return whether the key is present with the value null, which classes may treat otherwise than a missing key."""
+        key = self.names.get(key, key)
+        return key in self.data and self.data[key] is None
+
     def was_read(self, key: str) -> bool:
         """Return whether the key was read."""
         return key in self._read
@@ -125,8 +130,7 @@ class ExternalConfig:
 
     def nullable(self, key: str, absent: int | None = None) -> int | None:
         """Return an integer or None; null differs from a missing key."""
-        present = self.names.get(key, key) in self.data
-        return None if present and self.value(key) is None else self.integer(key, absent)
+        return self.value(key) if self.is_null(key) else self.integer(key, absent)
 
     def maybe(self, key: str) -> float | None:
         """Return a number, or None where the key is missing or null."""
@@ -137,7 +141,8 @@ class ExternalConfig:
         return cast("float", self._typed(key, default, (int, float), "a number"))
 
     def flag(self, key: str, default: bool = _REQUIRED) -> bool:
-        """Return a truth value."""
+        """Return a truth value; null is false, as for the classes of transformers, and not the default of a missing key."""
+        default = False if self.is_null(key) else default
         return cast("bool", self._typed(key, default, bool, "true or false"))
 
     def text(self, key: str, default: str = _REQUIRED) -> str:

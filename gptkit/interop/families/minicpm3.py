@@ -37,10 +37,12 @@ class MiniCPM3Family(YoutuFamily):
 
     def read_block(self, config: ExternalConfig) -> dict[str, Any]:
         depth = config.layers("num_hidden_layers") ** 0.5
-        return {"name": "pre-norm", "residual_scale": config.number("scale_depth", 1.4) / depth}
+        usual = depth if config.is_null("scale_depth") else 1.4
+        return {"name": "pre-norm", "residual_scale": config.number("scale_depth", usual) / depth}
 
     def read_head(self, config: ExternalConfig) -> dict[str, Any]:
-        return {"scale": config.integer("dim_model_base", 256) / config.integer("hidden_size")}
+        d_model = config.integer("hidden_size")
+        return {"scale": config.integer("dim_model_base", d_model if config.is_null("dim_model_base") else 256) / d_model}
 
     def config(self, model: Any) -> dict[str, Any]:
         result = {**super().config(model), "scale_emb": model.embedding.scale or 1.0}

@@ -38,7 +38,8 @@ def read_layers(config: ExternalConfig, n_layers: int) -> list[dict[str, Any]]:
     period = max(1, config.integer("global_attn_every_n_layers", 3))
     slides = read_windows(config, [index % period != 0 for index in range(n_layers)])
     # Half of the window of the encoder, which looks in both directions; files of transformers have that half, too.
-    window = config.integer("sliding_window", config.integer("local_attention", 128) // 2)
+    usual = 0 if config.is_null("local_attention") else 128
+    window = config.integer("sliding_window", config.integer("local_attention", usual) // 2)
     if any(slides) and window < 1:
         config.refuse("sliding_window" if "sliding_window" in config else "local_attention", "layers have a sliding window")
     local = {"scaling": None, **read_typed(config, "sliding_attention", config.number("local_rope_theta", 1e4))}

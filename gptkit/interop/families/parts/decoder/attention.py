@@ -18,11 +18,12 @@ class AttentionKeys(Settings):
         """Return the attention of all layers; `read_layers` overrides it for some."""
         n_heads = config.integer("num_attention_heads")
         bias = self.attention_biases and config.flag("attention_bias", self.biased)
+        usual = None if config.is_null("head_dim") else self.d_head
         return {
             "name": "grouped-query",
             "n_heads": n_heads,
             "n_kv_heads": config.integer("num_key_value_heads", n_heads),
-            "d_head": config.integer("head_dim", self.d_head or config.integer("hidden_size") // max(1, n_heads)),
+            "d_head": config.integer("head_dim", usual or config.integer("hidden_size") // max(1, n_heads)),
             "qkv_bias": bias,
             "output_bias": bias and self.output_biases,
         }
