@@ -123,11 +123,11 @@ def test_families_without_gguf_are_named(tmp_path: Path, preset: str, family: st
 
 def test_reason_is_the_component_that_no_architecture_has(tmp_path: Path) -> None:
     mixture = {"name": "experts", "n_experts": 4, "expert": {"name": "gated", "d_hidden": 32}}
-    changes = {"attention": {"name": "mamba1"}, "position": "none", "feedforward": mixture}
+    changes = {"attention": {"name": "rwkv4"}, "position": "none", "feedforward": mixture}
     run = make_run(tmp_path / "run", {**DECODER, **changes})
     with pytest.raises(ExternalModelError, match="no family can express this model") as refused:
         export_model(run, tmp_path / "model.gguf")
-    assert "attention 'mamba1' is not one that the family has" in refused.value.message
+    assert "attention 'rwkv4' is not one that the family has" in refused.value.message
     assert "object has no attribute" not in refused.value.message
     assert refused.value.hint == "Export to hugging-face, torch-export or onnx instead."
 

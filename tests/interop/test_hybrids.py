@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from gptkit.core.errors import ExternalModelError
-from gptkit.interop.conversion import families, pair, read_model
+from gptkit.interop.conversion import families, pair, read_model, write_config
+from gptkit.interop.differences import differences
+from gptkit.interop.selection import choose_family
 from gptkit.model.gpt import GPT
 from tests.support.tiny_models import MODELS
 
@@ -35,3 +37,38 @@ def test_biases_of_one_projection_of_mamba_are_refused() -> None:
     assert "projectors_bias" not in options
     with pytest.raises(ExternalModelError, match=r"gptkit has biases in both projections of Mamba-2 \(mamba_proj_bias\)"):
         read_model(families()["falcon-h1"], {**options, "model_type": "falcon_h1", "mamba_proj_bias": True})
+
+
+ATTENDS, MIXES = "full_attention", "linear_attention"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("bamba", {"attn_layer_indices": []}),
+        ("bamba", {"attn_layer_indices": [0, 1, 2, 3]}),
+        ("granitemoehybrid", {"layer_types": [ATTENDS] * 4}),
+        ("granitemoehybrid", {"layer_types": [ATTENDS] * 4, "position_embedding_type": "rope", "num_local_experts": 0}),
+        ("granitemoehybrid", {"layer_types": [MIXES] * 4}),
+        ("jamba", {"attn_layer_period": 9, "attn_layer_offset": 8}),
+        ("jamba", {"attn_layer_period": 1, "attn_layer_offset": 0}),
+        ("lfm2", {"layer_types": ["conv"] * 4}),
+        ("nemotron_h", {"layers_block_type": [ATTENDS] * 3}),
+        ("nemotron_h", {"layers_block_type": [MIXES] * 3}),
+        ("nemotron_h", {"layers_block_type": ["mlp", "moe"]}),
+    ],
+)
+def test_hybrids_with_layers_of_one_kind_are_written(name: str, changes: dict[str, Any]) -> None:
+    kind, _ = MODELS[name]
+    family = next(each for each in families().values() if each.model_type == name)
+    model = read(name, **changes)
+    written = write_config(family, model)
+    made = getattr(transformers, f"{kind}Config")(**written)  # which checks that sizes fit
+    assert not differences(model, read_model(family, made.to_dict()))
+
+
+def test_plain_families_are_preferred_to_hybrids() -> None:
+    hybrid = read("granitemoehybrid", layer_types=[ATTENDS] * 4, position_embedding_type="rope", num_local_experts=0)
+    assert choose_family(hybrid)[0].name == "granite"
+    assert choose_family(hybrid, "granitemoehybrid")[0].name == "granitemoehybrid"
+    assert choose_family(read("mamba2"))[0].name == "mamba2"

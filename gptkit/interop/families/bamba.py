@@ -20,6 +20,7 @@ class BambaFamily(Decoder):
     name: Literal["bamba"] = "bamba"
     model_type: ClassVar[str] = "bamba"
     architecture: ClassVar[str] = "BambaForCausalLM"
+    rank: ClassVar[int] = 11
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT_MAMBA
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     inner: ClassVar[str] = "feed_forward"

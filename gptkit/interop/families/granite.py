@@ -32,11 +32,13 @@ class GraniteFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
-        attention = next(layer.attention for layer in layers if hasattr(layer.attention, "scale"))
+        scales = [
+            layer.attention.scale or layer.attention.d_head**-0.5 for layer in layers if hasattr(layer.attention, "scale")
+        ]
         return {
             **super().config(model),
             "embedding_multiplier": model.embedding.scale or 1.0,
-            "attention_multiplier": attention.scale or attention.d_head**-0.5,
+            "attention_multiplier": scales[0] if scales else 1.0,
             "residual_multiplier": layers[0].block.residual_scale,
             "logits_scaling": 1 / model.head.scale,
         }

@@ -26,6 +26,7 @@ class GraniteMoeHybridFamily(GraniteMoeFamily):
     name: Literal["granitemoehybrid"] = "granitemoehybrid"  # type: ignore[assignment]
     model_type: ClassVar[str] = "granitemoehybrid"
     architecture: ClassVar[str] = "GraniteMoeHybridForCausalLM"
+    rank: ClassVar[int] = 11
     harmless: ClassVar[frozenset[str]] = GraniteMoeFamily.harmless | mamba2.INERT_MAMBA
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4, "mamba_d_head": "auto", "mamba_d_state": 8},

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.families.parts.experts import INERT, expert_rules, first_of, sparse, write_experts
-from gptkit.interop.families.parts.hybrids import layers_without
+from gptkit.interop.families.parts.hybrids import layers_with, layers_without
 from gptkit.interop.families.parts.keys import keys
 from gptkit.interop.families.parts.mamba import mamba1
 from gptkit.interop.families.parts.periods import read_period, write_period
@@ -26,6 +26,7 @@ class JambaFamily(Decoder):
     name: Literal["jamba"] = "jamba"
     model_type: ClassVar[str] = "jamba"
     architecture: ClassVar[str] = "JambaForCausalLM"
+    rank: ClassVar[int] = 11
     harmless: ClassVar[frozenset[str]] = (
         Decoder.harmless | INERT | mamba1.INERT | keys("calc_logits_for_entire_prompt n_ctx")
     )
@@ -52,11 +53,13 @@ class JambaFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
-        mamba = next(layer.attention for layer in layers if layer.attention.name == "mamba1")
+        result = super().config(model)
+        if matching := layers_with(layers, "mamba1"):
+            mamba = matching[0].attention
+            result |= {key: getattr(mamba, own) for own, key in NAMES.items() if own != "activation"}
+            result["mamba_expand"] = mamba.d_inner // model.d_model
         return {
-            **super().config(model),
-            **{key: getattr(mamba, own) for own, key in NAMES.items() if own != "activation"},
-            "mamba_expand": mamba.d_inner // model.d_model,
+            **result,
             **write_period("attn", [layer.attention.name != "mamba1" for layer in layers]),
         }
 

@@ -60,7 +60,7 @@ class NemotronHFamily(Decoder):
         return {**super().config(model), **types, **write_mamba(layers)}
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        return super().write_attention(of_type(layers, "full_attention") or layers[-1:])
+        return super().write_attention(of_type(layers, "full_attention") or of_type(layers, "mlp", "moe")[-1:])
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
         return write_feedforwards(layers)

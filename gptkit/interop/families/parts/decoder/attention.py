@@ -29,7 +29,9 @@ class AttentionKeys(Settings):
         }
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
-        """Return the keys of the attention; `layers` are the specs of all layers, after patterns."""
+        """Return the keys of the attention; `layers` are the specs of all layers with one, after patterns."""
+        if not layers:
+            return {"num_attention_heads": 1, "num_key_value_heads": 1}  # a hybrid without attention
         attention = layers[0].attention
         return {
             "num_attention_heads": attention.n_heads,

@@ -55,7 +55,10 @@ def read_mamba(
 
 def write_mamba(layers: Sequence[Any], d_model: int) -> dict[str, Any]:
     """Return the keys of Mamba-2 layers; `layers` are the specs of all layers."""
-    attention = layers_with(layers, "mamba2")[0].attention
+    matching = layers_with(layers, "mamba2")
+    if not matching:
+        return {"mamba_n_heads": 1, "mamba_d_head": "auto"}  # which suit any width
+    attention = matching[0].attention
     return {
         **{key: getattr(attention, own) for own, (key, _) in (SIZES | FLAGS).items()},
         "mamba_n_heads": attention.n_heads,
