@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gptkit.core.errors import TrainingError
 from gptkit.kinds.callback import Callback, StepPlan, Training
 from gptkit.kinds.tracker import Tracker, TrainingStart
@@ -22,12 +24,12 @@ _log = logging.getLogger("gptkit")
 
 
 def _bool(callback: Callback, method: str, answer: object) -> bool:
-    if not isinstance(answer, bool):
+    if not isinstance(answer, (bool, np.bool_)):
         raise TrainingError(
             f"callback {type(callback).__name__}: {method} returned {answer!r}, not a bool",
             hint="Return True or False; a method without a return statement returns None.",
         )
-    return answer
+    return bool(answer)
 
 
 class Callbacks(Callback):
