@@ -229,8 +229,9 @@ def _exit_codes() -> Iterator[None]:
             label("error", "bold red", "out of memory", f": {lines[0]}" if lines else "")
             label("hint", "bold cyan", "use a smaller model, context length or batch, or a machine with more memory")
             raise typer.Exit(USER) from None
-        _report_crash(error)
-        raise typer.Exit(CRASH) from None
+        from gptkit.cli.crash import report_crash
+
+        raise typer.Exit(USER if report_crash(error) else CRASH) from None
 
 
 def _discard_stdout() -> None:
@@ -279,38 +280,6 @@ def _report_broken_installation() -> None:
         if plugin.built_in and plugin.status == "broken":
             label("error", "bold red", f"{plugin.module}, which is part of gptkit, could not be loaded: {plugin.error}")
             label("hint", "bold cyan", "see gptkit plugins --verbose; reinstalling gptkit may help")
-
-
-def _report_crash(error: Exception) -> None:
-    import traceback
-
-    from gptkit.cli.origin import failing_plugin, involved_plugin
-
-    last = "".join(traceback.format_exception_only(error)).strip()
-    frames = traceback.extract_tb(error.__traceback__)
-    origin = failing_plugin(error)
-    if origin is not None:
-        plugin, location = origin
-        message = " ".join(last.split())
-        label("error", "bold red", f"the plugin {plugin} failed: {message} ({location})")
-        label("hint", "bold cyan", "report it to the plugin's authors, with the traceback that GPTKIT_DEBUG=1 shows")
-        return
-    label("error", "bold red", "internal error: ", last)
-    if frames:
-        note(f"  at {frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}")
-    involved = involved_plugin(error)
-    if involved is not None:
-        plugin, name = involved
-        note(f"  {name} of the plugin {plugin} takes part in it")
-        check = f"gptkit plugin check {plugin.partition('==')[0]}"
-        label(
-            "hint",
-            "bold cyan",
-            f"check the plugin: {check}; if it passes, report it with the traceback that GPTKIT_DEBUG=1 shows",
-        )
-        return
-    hint = "please report it, with the output of `gptkit --version` and the traceback that GPTKIT_DEBUG=1 shows"
-    label("hint", "bold cyan", hint)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from traceback import walk_tb
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["failing_plugin", "involved_plugin"]
+if TYPE_CHECKING:
+    from gptkit.model.spec import ModelSpec
+
+__all__ = ["failing_plugin", "involved_plugin", "wrong_output"]
 
 
 def failing_plugin(error: Exception) -> tuple[str, str] | None:
@@ -38,6 +41,48 @@ def involved_plugin(error: Exception) -> tuple[str, str] | None:
                 plugin = packages.get(_package(getattr(type(value), "__module__", None)))
                 if plugin is not None:
                     return plugin, type(value).__qualname__
+    return None
+
+
+def wrong_output(error: Exception) -> tuple[str, str] | None:
+    """Return which component of a plugin returns a value of a wrong type or shape, and the plugin's distribution.
+
+    Such a value raises later, in the code that uses it. Models do not check what their parts return, which would cost time
+    and interrupt compiled graphs: after an exception, the plugins' components in the model of the traceback are checked with
+    the check of the conformance kit, in a tiny model.
+    """
+    spec = _model_spec(error)
+    if spec is None:
+        return None
+    from gptkit.core.registry import default_registry
+    from gptkit.core.walk import components
+    from gptkit.testing import outputs
+    from gptkit.testing.check import ContractError
+    from gptkit.testing.subject import Subject
+
+    registry = default_registry()
+    for _, component in components(spec):
+        try:
+            plugin = registry.entry(component.kind, component.name).plugin
+            if not plugin.built_in:
+                for check in outputs.checks:
+                    check(Subject(component, registry))
+        except ContractError as violation:
+            return f"{component.kind} {component.name!r} of {plugin.provenance}: {violation}", plugin.distribution
+        except (Exception, SystemExit):  # it does not run by itself, or the check does not apply to it
+            continue
+    return None
+
+
+def _model_spec(error: Exception) -> ModelSpec | None:
+    """Return the spec of the innermost model in a traceback."""
+    from gptkit.model.spec import ModelSpec
+
+    for frame, _ in reversed(list(walk_tb(error.__traceback__))):
+        for module in _modules(_variables(frame)):
+            spec = getattr(module, "spec", None)
+            if isinstance(spec, ModelSpec):
+                return spec
     return None
 
 

@@ -19,7 +19,7 @@ from gptkit.files import validate_data
 from gptkit.kinds.precision import PrecisionSpec
 from gptkit.model.cache import Cache
 from gptkit.model.initialize import initialize
-from gptkit.model.inputs import check_ids, check_length
+from gptkit.model.inputs import check_ids, check_length, check_remaining
 from gptkit.model.materialize import WithoutInitialization, materialize
 from gptkit.model.sharing import own_shared
 from gptkit.model.spec import ModelSpec
@@ -206,8 +206,7 @@ class GPT(nn.Module):
         )
         x_BTE, context = self._through_blocks(context)
         n_wanted = 1 if last_only else n_tokens
-        if context.n_tokens < n_wanted:
-            raise StateError(f"the blocks returned {context.n_tokens} tokens, but {n_wanted} are needed")
+        check_remaining(self.blocks, context.n_tokens, n_wanted)
         x_BTE = self.final_norm(x_BTE)
         if cache is not None and cache.keeps_hidden:
             cache.keep_hidden(x_BTE)

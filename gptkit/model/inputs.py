@@ -1,17 +1,19 @@
-"""Checks of a model's inputs.
+"""Checks of a model's inputs, and of the number of tokens after its blocks.
 
 Shapes: B batch, T tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gptkit.core.errors import GptkitError, StateError
 from gptkit.nn.head import IGNORED
 
-__all__ = ["check_ids", "check_length"]
+__all__ = ["check_ids", "check_length", "check_remaining"]
 
 
 def check_ids(ids_BT: Tensor, targets_BT: Tensor | None, vocab_size: int, *, decoding: bool) -> None:
@@ -59,4 +61,21 @@ def check_length(ids_BT: Tensor, context_length: int) -> None:
         raise StateError(
             f"{n_tokens} tokens do not fit into the context length of {context_length}",
             hint="Shorten the text, or choose a longer model.context_length.",
+        )
+
+
+def check_remaining(blocks: Iterable[nn.Module], n_tokens: int, n_wanted: int) -> None:
+    """Check that blocks returned as many tokens as are needed; they may return fewer than they received.
+
+    Args:
+        blocks: the blocks, whose classes the error names.
+
+    Raises:
+        StateError: they returned fewer.
+    """
+    if n_tokens < n_wanted:
+        classes = ", ".join(sorted({f"{type(block).__module__}.{type(block).__qualname__}" for block in blocks}))
+        raise StateError(
+            f"the blocks ({classes}) returned {n_tokens} tokens, but {n_wanted} are needed",
+            hint="The method forward of a block returns the shape that it receives, (B, T, d_model).",
         )

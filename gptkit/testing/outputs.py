@@ -19,6 +19,7 @@ from gptkit.kinds.position import HeadShape, PositionSpec
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.block import Block
 from gptkit.nn.feedforward import FeedForward
+from gptkit.nn.head import Head
 from gptkit.nn.position import Position
 from gptkit.nn.router import Router
 from gptkit.testing.check import Checks, ContractError, expect, skip
@@ -124,8 +125,13 @@ def _head(subject: Subject) -> None:
     embedding_spec = cast("EmbeddingSpec", subject.other("embedding", "token"))
     embedding = subject.started(resolve(embedding_spec, subject.context).build(subject.context)).double()
     module, x_BTE = subject.module(embedding=embedding), _vectors()
-    output = module(x_BTE, subject.forward(token_ids(B, T)))
-    _require(module, "forward", output, x_BTE, (B, T, VOCAB), "(B, T, vocabulary)")
+    ids_BT = token_ids(B, T)
+    _require(module, "forward", module(x_BTE, subject.forward(ids_BT)), x_BTE, (B, T, VOCAB), "(B, T, vocabulary)")
+    if not isinstance(module, Head):
+        raise ContractError(f"build returned a {type(module).__name__}, not a gptkit.nn.head.Head")
+    for training in (False, True):
+        loss = module.train(training).loss(x_BTE, ids_BT, subject.forward(ids_BT))
+        _require(module, "loss", loss, x_BTE, (), "a scalar tensor, the mean over all tokens")
 
 
 def _position(subject: Subject) -> None:
@@ -189,7 +195,7 @@ def _require(
 ) -> None:
     """Raise a `ContractError` unless a method returned a tensor of a shape, whose dimensions have `names`."""
     if not isinstance(output, Tensor) or output.shape != shape:
-        here = "" if given.shape == shape else f", here {tuple(shape)}"
+        here = "" if shape in (given.shape, ()) else f", here {tuple(shape)}"
         raise ContractError(f"{_returned(module, method, output, given)}; return {names}{here}")
 
 

@@ -47,6 +47,31 @@ class LogarithmOfSoftmax(WrongLoss):
     caught_by = "loss-of-large-logits"
 
 
+class LossAsNumber(WrongLoss):
+    """Return the loss as a number."""
+
+    class Runtime(LinearHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            return super().loss(x_BTE, targets_BT, forward).item()  # type: ignore[return-value]
+
+    name: Literal["loss-as-number"] = "loss-as-number"
+    runtime_class = Runtime
+    caught_by = "output-shape"
+
+
+class LossOfEachRow(WrongLoss):
+    """Return a loss of each row, in training only."""
+
+    class Runtime(LinearHead):
+        def loss(self, x_BTE: Tensor, targets_BT: Tensor, forward: Forward) -> Tensor:
+            loss = super().loss(x_BTE, targets_BT, forward)
+            return loss.expand(len(x_BTE)) if self.training else loss
+
+    name: Literal["loss-of-each-row"] = "loss-of-each-row"
+    runtime_class = Runtime
+    caught_by = "output-shape"
+
+
 class LossInItsInputsType(WrongLoss):
     """Return the loss in bf16."""
 
