@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import Any
 
 from gptkit.core.component import Component
+from gptkit.ejection.calls import attribute_of_self, is_value, times_called
 from gptkit.ejection.constructing import Copier
 from gptkit.ejection.context_argument import without_context
 from gptkit.ejection.edits import CopyError, Edits, parsed
@@ -191,10 +192,12 @@ class Copy:
         omitted = of_training(node)
         if omitted is not None:
             return omitted
-        if isinstance(node, ast.Call) and (name := _attribute_of_self(node.func)) is not None:
+        if isinstance(node, ast.Call) and (name := attribute_of_self(node.func)) is not None:
             built = self.copier.recorder.components.get(id(self.module._modules.get(name)))
             return None if built is None else self._call(built, name, node, edits)
-        if isinstance(node, ast.Attribute) and (name := _attribute_of_self(node.value)) is not None:
+        if (name := attribute_of_self(node)) is not None:
+            self._refuse_value(name, node, edits)
+        if isinstance(node, ast.Attribute) and (name := attribute_of_self(node.value)) is not None:
             value = vars(self.module).get(name)
             built = self.copier.recorder.components.get(id(self.module._modules.get(name)))
             if built is not None and built.spec.kind not in ("norm", "linear", "activation"):
@@ -209,6 +212,16 @@ class Copy:
                 return f"${key}"
         return None
 
+    def _refuse_value(self, name: str, node: ast.AST, edits: Edits) -> None:
+        """Refuse a component that a method uses as a value, such as one in a variable: its calls would not be rewritten."""
+        built = self.copier.recorder.components.get(id(self.module._modules.get(name)))
+        if built is None or built.spec.kind in ("norm", "linear") or not is_value(node, edits.tree):
+            return
+        raise self.copier.refuse(
+            f"its module uses the {built.spec.kind} self.{name} as a value (in a variable, a loop or an argument), but "
+            f"the file calls a component in another way than the module; call it as self.{name}(…)"
+        )
+
     def _call(self, built: Built, name: str, node: ast.Call, edits: Edits) -> str | None:
         """Return the call of a nested component as its written form has it."""
         kind = built.spec.kind
@@ -221,7 +234,7 @@ class Copy:
         part = self.copier.nested(built)
         if kind in ("attention", "block"):
             self.needs_context = True
-            times = _times(node, edits.tree, self.module)
+            times = times_called(node, edits.tree, self.module)
             self.times[name] = 0 if times == 0 else self.times.get(name, 0) + times
             once = times == 1 and self._n_stateful(edits) == 1
             cache = f"{context}.cache" if once else f'{context}.part("{name}")'
@@ -254,7 +267,7 @@ class Copy:
             and built.spec.kind in ("attention", "block")
         }
         calls = (node.func for node in ast.walk(edits.tree) if isinstance(node, ast.Call))
-        return sum(_attribute_of_self(call) in stateful for call in calls)
+        return sum(attribute_of_self(call) in stateful for call in calls)
 
     # -- attributes ----------------------------------------------------------------------------------------------------
 
@@ -319,28 +332,3 @@ def _constant(initial: Any, shape: Any) -> float | None:
         return None
     values = initial(shape, torch.Generator().manual_seed(0)).flatten()
     return float(f"{float(values[0]):.9g}") if len(values) and bool((values == values[0]).all()) else None
-
-
-def _attribute_of_self(node: ast.AST) -> str | None:
-    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
-        return node.attr
-    return None
-
-
-def _times(node: ast.AST, tree: ast.AST, module: Any) -> int:
-    """Return how often a method executes a call, in loops over a constant range; 0 if that is not known."""
-    times = 1
-    for loop in ast.walk(tree):
-        if isinstance(loop, ast.If) and any(inner is node for inner in ast.walk(loop)):
-            return 0
-        if not isinstance(loop, (ast.For, ast.While)) or not any(inner is node for inner in ast.walk(loop)):
-            continue
-        call = loop.iter if isinstance(loop, ast.For) else None
-        if not (isinstance(call, ast.Call) and ast.unparse(call.func) == "range" and len(call.args) == 1):
-            return 0
-        count = call.args[0]
-        value = count.value if isinstance(count, ast.Constant) else vars(module).get(_attribute_of_self(count) or "")
-        if type(value) is not int:
-            return 0
-        times *= value
-    return times
