@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from pydantic import ValidationError
 
 from gptkit.core.errors import GptkitError
 from gptkit.kinds.data import Document
 from gptkit.testing.check import Checks, ContractError, expect, skip
+from gptkit.testing.listing import listed_backwards
 from gptkit.testing.subject import Subject
 
 __all__ = ["checks"]
@@ -70,7 +70,7 @@ def sorts_its_files(subject: Subject) -> None:
         usual = _some(subject), subject.spec.fingerprint(subject.base)
         if usual != (_some(subject), subject.spec.fingerprint(subject.base)):
             skip("two calls differ anyway; another check reports it")
-        with _listed_backwards():
+        with listed_backwards():
             other = _some(subject), subject.spec.fingerprint(subject.base)
     expect(usual[0] == other[0], "the order of documents is that in which the system lists the files; sort them")
     expect(usual[1] == other[1], "the fingerprint depends on the order in which the system lists the files; sort them")
@@ -186,32 +186,3 @@ def _restored(files: list[Path]) -> Iterator[None]:
             with suppress(OSError):
                 path.write_bytes(data)
                 os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-
-@contextmanager
-def _listed_backwards() -> Iterator[None]:
-    """Let the system list directories in the opposite order."""
-    listdir, scandir = os.listdir, os.scandir
-
-    class Entries(list[Any]):
-        def __enter__(self) -> Entries:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def close(self) -> None: ...
-
-        def __next__(self) -> Any:
-            if not self:
-                raise StopIteration
-            return self.pop(0)
-
-        def __iter__(self) -> Iterator[Any]:
-            return self
-
-    def entries(*arguments: Any) -> Entries:
-        with scandir(*arguments) as listed:
-            return Entries(list(listed)[::-1])
-
-    with mock.patch.object(os, "listdir", lambda *path: listdir(*path)[::-1]), mock.patch.object(os, "scandir", entries):
-        yield
