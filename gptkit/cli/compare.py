@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from gptkit.cli import console
 from gptkit.cli.collection import import_torch
 from gptkit.cli.options import Jobs, Quiet, complete_specs
 from gptkit.core.activity import working
+from gptkit.core.errors import GptkitError
 
 if TYPE_CHECKING:
     from gptkit.experiments.comparison import Comparison
@@ -199,6 +201,7 @@ def _print(result: Comparison) -> None:
     failed = [trial for trial in experiment.trials if trial.status == "failed"]
     for trial in failed:
         console.warn(f"{experiment.variant(trial.variant).label}, seed {trial.seed}: {trial.message}")
+    _report_components([experiment.variant(key) for key in dict.fromkeys(trial.variant for trial in failed)])
     missing = sum(trial.status == "missing" for trial in experiment.trials)
     if missing:
         console.note(f"{console.plural(missing, 'trial')} missing: repeat the command to train what is missing")
@@ -229,3 +232,21 @@ def _cells(result: Comparison, variant: Variant) -> list[str]:
         f"{variant.parameters:,}",
         f"{len(trials)}/{len(every)}",
     ]
+
+
+def _report_components(variants: Iterable[Variant]) -> None:
+    """Report components of plugins that return a wrong value, in variants whose training failed."""
+    from gptkit.cli.origin import wrong_component
+    from gptkit.files import validate_data
+    from gptkit.model.spec import ModelSpec
+
+    reported = set()
+    for variant in variants:
+        try:
+            wrong = wrong_component(validate_data(variant.spec["model"], ModelSpec))
+        except GptkitError:  # a component is not installed any more
+            continue
+        if wrong is not None and wrong not in reported:
+            reported.add(wrong)
+            message, distribution = wrong
+            console.warn(f"{message}; correct the component, then check it: gptkit plugin check {distribution}")

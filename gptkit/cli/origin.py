@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gptkit.model.spec import ModelSpec
 
-__all__ = ["failing_plugin", "involved_plugin", "wrong_output"]
+__all__ = ["failing_plugin", "involved_plugin", "wrong_component", "wrong_output"]
 
 
 def failing_plugin(error: Exception) -> tuple[str, str] | None:
@@ -52,8 +52,11 @@ def wrong_output(error: Exception) -> tuple[str, str] | None:
     the check of the conformance kit, in a tiny model.
     """
     spec = _model_spec(error)
-    if spec is None:
-        return None
+    return None if spec is None else wrong_component(spec)
+
+
+def wrong_component(spec: ModelSpec) -> tuple[str, str] | None:
+    """Return which component of a model returns a value of a wrong type or shape, as `wrong_output` does."""
     from gptkit.core.registry import default_registry
     from gptkit.core.walk import components
     from gptkit.testing import outputs

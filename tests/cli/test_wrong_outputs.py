@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
 import torch
 from torch import nn
 
+from gptkit.cli import compare
 from gptkit.components.block.pre_norm import PreNormSpec
 from gptkit.components.embedding.token import TokenEmbeddingSpec
 from gptkit.components.head.linear import LinearHeadSpec
@@ -162,3 +164,15 @@ def test_other_errors_of_a_plugin_without_wrong_outputs_remain(
     monkeypatch.setitem(globals(), "wrong", fail)
     output = call("train", "mini.yaml", "run", "--set", "model.norm=wrong-norm", code=1).stderr
     assert "RuntimeError: of another cause" in output
+
+
+def test_comparison_names_the_component_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "wrong", WRONG["a value of type float"])
+    layout = {"d_model": 16, "n_layers": 1, "attention": {"n_heads": 2}, "head": "wrong-loss"}
+    sound = {**layout, "head": "linear"}
+    gone = {**layout, "head": "not-installed"}
+    variants: Any = [SimpleNamespace(spec={"model": model}) for model in (layout, gone, sound, layout)]
+    compare._report_components(variants)
+    output = " ".join(capsys.readouterr().err.split())
+    assert output.count("head 'wrong-loss' of gptkit-wrong==1.0: LinearHead.loss returned a value of type float") == 1
+    assert output.count("gptkit plugin check gptkit-wrong") == output.count("warning") == 1
