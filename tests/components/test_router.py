@@ -23,7 +23,7 @@ ALL = default_registry().names("router")
 
 def make(name: str, **fields: Any) -> Any:
     spec: Any = default_registry().component("router", name).model_validate({"name": name, **fields})
-    module: Router = spec.build(CONTEXT, n_experts=X)
+    module: Router = spec.resolved(CONTEXT).build(CONTEXT, n_experts=X)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -117,7 +117,8 @@ def test_auxiliary_losses_equal_their_formulas(name: str) -> None:
     with torch.no_grad():
         module.scores.weight[0] = 3.0
     skewed = call(module, tokens().abs())[2]["load_balance"]
-    assert skewed > 0.6 / 3 * 2 * 1.2
+    # The scores of a network read vectors of either sign, of which one row attracts about half.
+    assert skewed > 0.6 / 3 * 2 * (1 if name == "network" else 1.2)
     skewed.backward()
     assert module.scores.weight.grad.any()
     assert call(module.eval(), tokens())[2] == {}

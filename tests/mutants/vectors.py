@@ -286,7 +286,8 @@ class DropsAPart(WrongBlock):
 
     class Runtime(PreNorm):
         def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-            return self._join(x_BTE, self.attention(self.attention_norm(x_BTE), forward))
+            branch_BTE = self.attention(self.attention_norm(x_BTE), forward)
+            return self._join(x_BTE, branch_BTE, self.attention_stream_norm, self.attention_output_norm)
 
     name: Literal["drops-a-part"] = "drops-a-part"
     runtime = Runtime

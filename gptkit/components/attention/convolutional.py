@@ -83,7 +83,7 @@ class ConvolutionalSpec(AttentionSpec):
         {
             "n_heads": 3,
             "n_kv_heads": 1,
-            "d_head": 10,
+            "d_head": 12,
             "feature_width": 3,
             "head_width": 1,
             "norm": "layer",
@@ -92,7 +92,7 @@ class ConvolutionalSpec(AttentionSpec):
             "sliding_window": 6,
             "scale": 0.5,
         },
-        {"n_heads": 2, "n_kv_heads": 2, "d_head": 6, "feature_width": 1, "head_width": 4, "dropout": 0.1},
+        {"n_heads": 2, "n_kv_heads": 2, "d_head": 8, "feature_width": 1, "head_width": 4, "dropout": 0.1},
     )
 
     def resolved(self, context: BuildContext) -> Any:
