@@ -70,15 +70,21 @@ FAMILIES = frozenset({"deepseek-v3", "gemma3", "gpt2", "granitemoehybrid", "llam
 """Families that the fast tests check; `tests/interop/test_parity.py` compares every family with transformers."""
 
 
+def is_slow(spec: Component, *, first: bool) -> bool:
+    """Whether `make test` leaves a configuration to CI: formats, most families, and further examples of attentions."""
+    if spec.kind == "family":
+        return spec.name not in FAMILIES
+    return spec.kind == "format" or (spec.kind == "attention" and not first)
+
+
 def configured() -> list[Any]:
-    specs = [spec for cls in CLASSES for spec in instances(cls)]
-    specs += [default_registry().component(kind, fields["name"]).model_validate(fields) for kind, fields in MORE]
-    slow = [
-        [pytest.mark.slow] if spec.kind == "format" or (spec.kind == "family" and spec.name not in FAMILIES) else []
-        for spec in specs
+    cases = [(spec, is_slow(spec, first=number == 0)) for cls in CLASSES for number, spec in enumerate(instances(cls))]
+    more = [default_registry().component(kind, fields["name"]).model_validate(fields) for kind, fields in MORE]
+    cases += [(spec, is_slow(spec, first=False)) for spec in more]
+    return [
+        pytest.param(spec, id=f"{spec.kind}-{spec.name}-{number}", marks=[pytest.mark.slow] if slow else [])
+        for number, (spec, slow) in enumerate(cases)
     ]
-    cases = enumerate(zip(specs, slow, strict=True))
-    return [pytest.param(spec, id=f"{spec.kind}-{spec.name}-{number}", marks=marks) for number, (spec, marks) in cases]
 
 
 def failures(results: Any) -> list[str]:
