@@ -8,8 +8,9 @@ import pytest
 
 import gptkit
 from gptkit.core.errors import ExternalModelError
+from gptkit.interop.conversion import read_model
 from gptkit.runs.exporting import export_model
-from gptkit.testing.configurations import variants
+from gptkit.testing.configurations import SMALL, base_config, variants
 from tests.support.gguf_families import CONFIGS, family_of, tolerance_of
 from tests.support.gguf_models import make_run
 from tests.support.llama_server import PROMPTS, compare_probabilities, served
@@ -42,3 +43,14 @@ def test_options_equal_llama_cpp_or_are_refused(tmp_path: Path, name: str) -> No
         except (AssertionError, RuntimeError) as error:
             wrong.append(f"{variant.what}: {error}")
     assert not wrong
+
+
+@pytest.mark.parametrize(("name", "other"), [("qwen35moe", "linear_attention"), ("lfm2", "conv")])
+def test_hybrids_without_attention_are_refused(tmp_path: Path, name: str, other: str) -> None:
+    """llama.cpp aborts, which would end the process."""
+    family, keys = family_of(name), CONFIGS[name][1]
+    n_layers = len(read_model(family, base_config(family, SMALL, keys)).layer_specs())
+    model = read_model(family, base_config(family, SMALL, {**keys, "layer_types": [other] * n_layers}))
+    run = make_run(tmp_path / "run", model.model_dump(mode="json"), scale=0.5)
+    with pytest.raises(ExternalModelError, match="without a layer of full attention"):
+        export_model(run, tmp_path / "model.gguf", family=family.component_name())

@@ -60,7 +60,10 @@ class _Linear:
 
     def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
         types, d_key = config["layer_types"], config["linear_key_head_dim"]
-        interval = types.index("full_attention") + 1 if "full_attention" in types else len(types) + 1
+        if "full_attention" not in types:
+            # It aborts: its cache of keys and values has no memory.
+            raise ExternalModelError("llama.cpp cannot load this architecture without a layer of full attention", hint=HINT)
+        interval = types.index("full_attention") + 1
         keys = {
             "ssm.conv_kernel": config["linear_conv_kernel_dim"],
             "ssm.inner_size": config["linear_num_value_heads"] * config["linear_value_head_dim"],

@@ -62,6 +62,10 @@ _PARTS = (
     Rotary(),
     _Convolutions(),
     Untrained(
+        lambda config: "full_attention" not in config["layer_types"],
+        "llama.cpp cannot load this architecture without a layer of full attention",
+    ),
+    Untrained(
         lambda config: bool(config.get("conv_bias")) and "conv" in config["layer_types"],
         "llama.cpp has no biases in the convolutions of LFM2",
     ),
