@@ -61,9 +61,9 @@ class $class_name(nn.Module):
         qk_BTC, v_BTX = self.qkv(x_BTE).split(self.sizes, dim=-1)
         mixed_BTC = $twice_convolved(qk_BTC, self.feature_conv, self.head_conv, cache)
         heads = [$N_HEADS, $N_KV_HEADS]
-        q_BTHD, k_BTHD = torch.unflatten(qk_BTC, -1, (-1, $D_HEAD)).split(heads, dim=2)
+        q_BTHD, k_BTHD = torch.split(torch.unflatten(qk_BTC, -1, (-1, $D_HEAD)), heads, dim=2)
         mean_BTKGD = (torch.unflatten(q_BTHD, 2, ($N_KV_HEADS, -1)) + k_BTHD[:, :, :, None]) / 2
-        mixed_q, mixed_k = torch.unflatten(mixed_BTC, -1, (-1, $D_HEAD)).split(heads, dim=2)
+        mixed_q, mixed_k = torch.split(torch.unflatten(mixed_BTC, -1, (-1, $D_HEAD)), heads, dim=2)
         q_BHTD = self.q_norm(mixed_q + mean_BTKGD.flatten(2, 3)).transpose(1, 2)
         k_BTHD = self.k_norm(mixed_k + mean_BTKGD.mean(dim=3)) * self.key_scale[:, None]
         k_BHTD = k_BTHD.transpose(1, 2)

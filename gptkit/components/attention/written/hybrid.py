@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 from gptkit.kinds.written import NotWrittenError, Setting, WritingContext, Written, fill, written
@@ -53,7 +54,7 @@ def hybrid(spec: HybridSpec, context: WritingContext) -> Written:
     for field, inner in (("attention", spec.attention), ("recurrence", spec.recurrence)):
         own = spec.inner_context(field, context)
         parts[field] = written(inner, own.replace(layer=dataclasses.replace(own.parts, attention=inner)))
-    kept = [{name for name in _KEPT if f'"{name}"' in _source(part)} for part in parts.values()]
+    kept = [_kept(_source(part)) for part in parts.values()]
     if kept[0] & kept[1]:
         raise NotWrittenError(
             f"attention {spec.name!r} cannot be written out with {spec.attention.name!r} and {spec.recurrence.name!r}: both "
@@ -63,6 +64,12 @@ def hybrid(spec: HybridSpec, context: WritingContext) -> Written:
     fields = [f"{part}{suffix}" for part in ("attention", "recurrence") for suffix in ("", "_scale", "_input_scale")]
     text = fill(_CLASS, **scaled)
     return Written("Hybrid", text, settings=settings, parts=parts, section="attention", fields=fields)
+
+
+def _kept(source: str) -> set[str]:
+    """Return what a part keeps; copied attentions append keys and values to their state."""
+    names = {name for name in _KEPT if f'"{name}"' in source}
+    return names | {"keys"} if re.search(r"\b(state|cache)\.append\(", source) else names
 
 
 def _source(part: Written) -> str:
