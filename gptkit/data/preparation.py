@@ -29,7 +29,7 @@ from gptkit.data.fingerprint import tokenizer_fingerprint
 from gptkit.data.index import META, TOKENIZER, Index
 from gptkit.data.jobs import Encoded, Job, JobEncoder, jobs
 from gptkit.data.journal import Journal, State, own_files, work_directory
-from gptkit.data.prepared import Prepared, open_prepared, refer, token_files
+from gptkit.data.prepared import Prepared, open_prepared, refer, token_files, unindexed_files
 from gptkit.data.split import Side, Split, plan_split
 from gptkit.data.worker import encode_in_processes, portable
 from gptkit.data.writing import ShardWriter
@@ -75,6 +75,7 @@ def prepare(
     workers: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
     store: TokenizerSpec | None = None,
+    of_run: bool = False,
 ) -> Prepared:
     """Tokenize a corpus into `directory`, or reuse the files there if they are current.
 
@@ -93,6 +94,7 @@ def prepare(
             tokenizer that cannot be sent to another process encodes in this one.
         shard_tokens: number of tokens of a shard.
         store: the tokenizer's spec, to store the tokenizer with the tokens.
+        of_run: whether the directory is that of a run, where tokens are replaced if their index is missing, too.
 
     Raises:
         DataError: the corpus is missing, empty, unreadable, or changes meanwhile; or the directory holds other things.
@@ -102,7 +104,7 @@ def prepare(
     tokenizer_digest = tokenizer_fingerprint(tokenizer)
     named = data.token_directory(base)
     if named is not None:
-        return _use(open_prepared(named), tokenizer_digest, directory)
+        return _use(open_prepared(named), tokenizer_digest, directory, of_run=of_run)
     corpus: object = data.fingerprint(base)
     if not isinstance(corpus, str):
         method = f"{type(data).__module__}.{type(data).__qualname__}.fingerprint"
@@ -118,7 +120,7 @@ def prepare(
     else:
         if existing.fingerprint == fingerprint and (store is None or existing.index.tokenizer_spec is not None):
             return existing
-    _require_replaceable(directory)
+    _require_replaceable(directory, of_run=of_run)
     work = work_directory(directory)
     _require_own(work, directory)
     with ExitStack() as stack:
@@ -182,7 +184,7 @@ def cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _use(prepared: Prepared, tokenizer: str, directory: Path) -> Prepared:
+def _use(prepared: Prepared, tokenizer: str, directory: Path, *, of_run: bool) -> Prepared:
     """Let a directory refer to tokens that the data of a spec name."""
     if prepared.tokenizer != tokenizer:
         spec = prepared.index.tokenizer_spec
@@ -190,7 +192,7 @@ def _use(prepared: Prepared, tokenizer: str, directory: Path) -> Prepared:
             f"{prepared.directory}: the tokens were prepared with another tokenizer than that of the spec",
             hint=f"Set tokenizer: {json.dumps(spec)}" if spec else "Use the spec's tokenizer that they were prepared with.",
         )
-    _require_replaceable(directory)
+    _require_replaceable(directory, of_run=of_run)
     refer(directory, prepared)
     return prepared
 
@@ -285,10 +287,10 @@ def _encoded(remaining: Iterator[Job], tokenizer: Tokenizer, workers: int | None
         yield from encode_in_processes(remaining, sent, workers)
 
 
-def _require_replaceable(directory: Path) -> None:
+def _require_replaceable(directory: Path, *, of_run: bool) -> None:
     if not directory.exists():
         return
-    own = set(token_files(directory))
+    own = set(token_files(directory) or (unindexed_files(directory) if of_run else ()))
     entries = list(directory.rglob("*")) if directory.is_dir() else [directory]
     others = [path for path in entries if path not in own and (path.is_symlink() or not path.is_dir())]
     if others or (entries and not own):

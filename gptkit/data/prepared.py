@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gptkit.data.windows import Batch, Windows
     from gptkit.kinds.data import DataSpec
 
-__all__ = ["Prepared", "damaged_files", "open_prepared", "ordered_windows", "refer", "token_files"]
+__all__ = ["Prepared", "damaged_files", "open_prepared", "ordered_windows", "refer", "token_files", "unindexed_files"]
 
 _REFERENCE = "directory"
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
@@ -179,10 +179,8 @@ def token_files(directory: Path) -> list[Path]:
     Other programs write a ``train.bin`` too, but without an index or document boundaries.
     """
     path = directory / META
-    if directory.is_symlink():
+    if directory.is_symlink() or not path.is_file():
         return []
-    if not path.is_file():
-        return _shards_by_name(directory)
     if (directory / "train.documents.npy").is_file():
         return [directory / name for name in (META, *_SINGLE) if (directory / name).is_file()]
     try:
@@ -191,7 +189,7 @@ def token_files(directory: Path) -> list[Path]:
             return [path]
         index = parse_index(text)
     except (OSError, *_DAMAGED):
-        own = _shards_by_name(directory)
+        own = unindexed_files(directory)
         return [path, *own] if own else []
     files = [directory / name for side in SIDES for shard in index.shards[side] for name in shard.files]
     files += [directory / TOKENIZER / name for name in index.tokenizer_files]
@@ -226,8 +224,13 @@ def damaged_files(prepared: Prepared, progress: Callable[[int, int], None] | Non
     return result
 
 
-def _shards_by_name(directory: Path) -> list[Path]:
-    """Return the files of shards, which have document boundaries, without an index: it is damaged or missing."""
+def unindexed_files(directory: Path) -> list[Path]:
+    """Return the files named as shards with document boundaries are, in a directory whose index is damaged or missing.
+
+    Without an index, their names alone do not show that gptkit wrote them; in the directory of a run, they are its own.
+    """
+    if directory.is_symlink():
+        return []
     own = [entry.name.removesuffix(".documents.bin") for entry in directory.glob("*-[0-9]*.documents.bin")]
     shards = [Shard(name, 0, 0, 0, masked=1) for name in own if name.startswith(SIDES)]
     return [file for shard in shards for name in shard.files if (file := directory / name).is_file()]

@@ -63,7 +63,7 @@ def thumbnail(cls: type[Component], registry: Registry) -> str:
     try:
         made = figure(cls, registry)
         return "" if made is None else made.thumbnail()
-    except Exception:
+    except GptkitError:  # `figure` raises no other error
         if registry.entry(cls.kind, cls.component_name()).plugin.built_in:
             raise
         return ""  # the component's page says why

@@ -38,7 +38,7 @@ from gptkit.core.outputs import RUN_HEAD
 from gptkit.core.paths import real
 from gptkit.core.registry import Registry, default_registry
 from gptkit.core.suggestions import did_you_mean
-from gptkit.data.prepared import token_files
+from gptkit.data.prepared import token_files, unindexed_files
 from gptkit.files import dump_yaml, read, validate
 from gptkit.runs.moved import current_base
 from gptkit.runs.placing import Placement
@@ -196,7 +196,8 @@ class RunDirectory:
             return []
         top = real(self.path)
         noted = [self.path / name for name in self._noted() if ".." not in name.parts and not name.is_absolute()]
-        files = [*noted, *token_files(self.data), *CheckpointStore(self.checkpoints).own_files()]
+        tokens = token_files(self.data) or unindexed_files(self.data)
+        files = [*noted, *tokens, *CheckpointStore(self.checkpoints).own_files()]
         # Provenance is untrusted: files outside of the directory, also through links, do not belong to the run.
         inside = (file for file in files if file.is_file() and real(file.parent).is_relative_to(top))
         return list(dict.fromkeys(file for file in inside if not _through_link(self.path, file)))

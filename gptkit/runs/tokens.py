@@ -9,7 +9,6 @@ from typing import Any
 
 from gptkit.core.errors import DataError, GptkitError
 from gptkit.data import Prepared, open_prepared, prepare
-from gptkit.data.index import META
 from gptkit.data.prepared import token_files
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.runs.corpus import find_prepared
@@ -35,7 +34,7 @@ def run_tokens(spec: ExperimentSpec, tokenizer: Tokenizer, provenance: Mapping[s
     directory = RunDirectory(path)
     base = Path(provenance.get("base", "."))
     trained_on = provenance.get("data")
-    if (directory.data / META).is_file() and token_files(directory.data):
+    if token_files(directory.data):
         try:
             return open_prepared(directory.data)
         except DataError:
@@ -43,7 +42,7 @@ def run_tokens(spec: ExperimentSpec, tokenizer: Tokenizer, provenance: Mapping[s
                 raise
             return moved
     with directory.lock():
-        prepared = prepare(spec.data, tokenizer, directory.data, base)
+        prepared = prepare(spec.data, tokenizer, directory.data, base, of_run=True)
     if trained_on not in (None, prepared.fingerprint):
         _log.warning("the corpus of %s has changed since its training", path)
     return prepared

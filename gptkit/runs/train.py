@@ -15,7 +15,7 @@ from gptkit.core.activity import Report, working
 from gptkit.core.atomic import atomic_directory, remove_leftovers
 from gptkit.core.errors import CheckpointError, DataError
 from gptkit.core.registry import Registry
-from gptkit.data import Prepared, open_prepared, prepare
+from gptkit.data import Prepared, Progress, open_prepared, prepare
 from gptkit.data.fingerprint import tokenizer_fingerprint
 from gptkit.data.prepared import refer
 from gptkit.kinds.callback import Callback
@@ -269,7 +269,8 @@ def _continue(
     opened: Opened, run_directory: RunDirectory, screen: ConsoleProgress | None, registry: Registry | None
 ) -> tuple[Tokenizer, Prepared]:
     """Return the tokenizer and the tokens of a run that is continued; update its spec and provenance."""
-    spec, later = opened.spec, _written_in_training(opened.spec)
+    spec = opened.spec
+    later = _written_in_training(spec)
     run_directory.require_unused(later)
     CheckpointStore(run_directory.checkpoints).clean()
     previous = run_directory.read_provenance()
@@ -335,13 +336,12 @@ def _data(
         refer(run_directory.data, shared)
         return shared
     with _working("tokenizing the corpus", screen) as show:
-        prepared = prepare(
-            opened.spec.data,
-            tokenizer,
-            run_directory.data,
-            opened.base,
-            progress=lambda at: show(at.done, at.total) if at.total else None,
-        )
+
+        def report(at: Progress) -> None:
+            if at.total:
+                show(at.done, at.total)
+
+        prepared = prepare(opened.spec.data, tokenizer, run_directory.data, opened.base, progress=report, of_run=True)
     if fingerprint not in (None, prepared.fingerprint):
         raise CheckpointError(
             f"{run_directory.data}: the corpus differs from the one that the run was trained on",

@@ -177,7 +177,7 @@ def test_changed_file_is_detected(make_bytes: Any, tmp_path: Path) -> None:
     assert first.fingerprint != second.fingerprint
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "no index", "no json", "no key", "other format"])
+@pytest.mark.parametrize("damage", ["cut", "missing", "no json", "no key", "other format"])
 def test_damaged_files_are_prepared_again(listed: Make, make_bytes: Any, tmp_path: Path, damage: str) -> None:
     directory, data = tmp_path / "t", listed(texts=TEXTS)
     whole = prepare(data, make_bytes(), directory, HERE)
@@ -187,8 +187,6 @@ def test_damaged_files_are_prepared_again(listed: Make, make_bytes: Any, tmp_pat
             (directory / "train-00000.bin").write_bytes((directory / "train-00000.bin").read_bytes()[:-2])
         case "missing":
             (directory / "validation-00000.bin").unlink()
-        case "no index":
-            (directory / "meta.json").unlink()
         case "no json":
             (directory / "meta.json").write_text("{")
         case "no key":
@@ -198,6 +196,18 @@ def test_damaged_files_are_prepared_again(listed: Make, make_bytes: Any, tmp_pat
     with pytest.raises(DataError, match=r"damaged|not found"):
         open_prepared(directory)
     assert prepare(data, make_bytes(), directory, HERE) == whole == open_prepared(directory)
+
+
+def test_tokens_without_an_index_are_replaced_in_a_run_only(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
+    """Elsewhere, names alone do not show that gptkit wrote the files."""
+    directory, data = tmp_path / "t", listed(texts=TEXTS)
+    whole = prepare(data, make_bytes(), directory, HERE)
+    (directory / "meta.json").unlink()
+    files = sorted(directory.iterdir())
+    with pytest.raises(DataError, match="contains files other than prepared tokens"):
+        prepare(data, make_bytes(), directory, HERE)
+    assert sorted(directory.iterdir()) == files
+    assert prepare(data, make_bytes(), directory, HERE, of_run=True) == whole == open_prepared(directory)
 
 
 def test_unrelated_directory_is_never_replaced(listed: Make, make_bytes: Any, tmp_path: Path) -> None:
