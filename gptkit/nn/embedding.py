@@ -18,7 +18,11 @@ EMBEDDED: Hashable = ("embedding", "output")
 
 
 class Embedding(VocabularyParallel, ABC):
-    """The runtime part of an embedding. A call publishes its output if a later module reads it."""
+    """The runtime part of an embedding.
+
+    The first call of a forward pass, which is the model's, publishes its output if a later module reads it. Heads that embed
+    tokens once more call it again.
+    """
 
     packed_table: tuple[PackedMatrix, ...] = ()
     """The table in a precision for inference, in a tuple, since the module that looks it up owns it."""
@@ -27,7 +31,7 @@ class Embedding(VocabularyParallel, ABC):
 
     def __call__(self, ids_BT: Tensor, forward: Forward) -> Tensor:
         x_BTE: Tensor = super().__call__(ids_BT, forward)
-        if EMBEDDED in self.publishes:
+        if EMBEDDED in self.publishes and not forward.published(EMBEDDED):
             forward.publish(self, EMBEDDED, x_BTE)
         return x_BTE
 

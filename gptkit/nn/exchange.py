@@ -92,6 +92,10 @@ class Exchange:
         self._published[key] = value
         self._effects.published[key] = value
 
+    def published(self, key: Hashable) -> bool:
+        """Whether a module has published a value of this name in this forward pass."""
+        return key in self._published
+
     def read(self, module: nn.Module, key: Hashable) -> Any:
         """Return a value that an earlier module published.
 

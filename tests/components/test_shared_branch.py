@@ -224,3 +224,17 @@ def test_training_learns_the_token_before_the_last() -> None:
     layers = [{"block": {**BRANCH, "attention": {"name": "multi-head", "n_heads": H}, "position": "rotary"}}] * 2
     model = gptkit.GPT({**SPEC, "attention": attention, "layers": layers}, N_TOKENS, seed=0)
     assert_learns(model, alternating, steps=250)
+
+
+def test_heads_that_embed_tokens_once_more_train_with_it() -> None:
+    model = make(head={"name": "multi-token", "depth": 2}).train()
+    tokens = random_ids()
+    out = model(tokens, tokens.roll(-1, 1))
+    assert out.loss is not None
+    # The branches read what the model's own call published: the logits are those without the head's.
+    plain = model(tokens).logits
+    assert plain is not None
+    assert out.losses["multi_token"].isfinite()
+    torch.testing.assert_close(
+        out.loss - out.losses["multi_token"], F.cross_entropy(plain.flatten(0, 1), tokens.roll(-1, 1).flatten())
+    )
