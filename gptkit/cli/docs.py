@@ -9,13 +9,14 @@ from typing import Annotated
 import typer
 
 from gptkit.cli import console
-from gptkit.cli.failures import Command
+from gptkit.cli.failures import Command, Commands
 from gptkit.cli.options import Quiet
 from gptkit.core.errors import GptkitError
 
 __all__ = ["app"]
 
 app = typer.Typer(
+    cls=Commands,
     help="Build or serve the documentation of what is installed, plugins included.",
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -34,6 +34,7 @@ from gptkit.cli.path_words import expanded
 from gptkit.core.commands import quoted
 from gptkit.core.errors import NO_ROOM, GptkitError, RegistryError, SpecError
 from gptkit.core.memory import is_exhaustion
+from gptkit.core.suggestions import closest
 
 __all__ = ["Command", "Commands", "debugging", "end_on_sigterm", "follows", "report"]
 
@@ -49,14 +50,23 @@ _VERBS = {
     **dict.fromkeys(("convert", "load", "pull", "download"), "import PATH"),
     "save": "export RUN",
     **dict.fromkeys(("quantise", "compress"), "quantize RUN"),
-    **dict.fromkeys(("info", "summary", "describe", "print"), "show FILE|RUN"),
+    **dict.fromkeys(("info", "summary", "describe", "print", "config", "params"), "show FILE|RUN"),
     **dict.fromkeys(("attention", "lens", "surprise", "explain"), 'inspect RUN --text "A text"'),
     **dict.fromkeys(("tree", "modules", "layers"), "show FILE|RUN --tree"),
     **dict.fromkeys(("shapes", "activations"), "show FILE|RUN --activations"),
     **dict.fromkeys(("validate", "lint", "verify"), "check FILE"),
+    **dict.fromkeys(("api", "server"), "serve RUN"),
+    **dict.fromkeys(("gui", "playground", "ui", "web"), "play RUN"),
+    **dict.fromkeys(("estimate", "memory", "cost"), "plan FILE --gpus N"),
+    **dict.fromkeys(("hyperparameters", "optimize", "tune"), "search FILE --range PATH=LOW..HIGH"),
+    **dict.fromkeys(("curves", "dashboard", "plot"), "runs"),
+    **dict.fromkeys(("doc", "documentation", "manual"), "docs build"),
     **dict.fromkeys(("init", "create", "start"), "new FILE"),
     **dict.fromkeys(("list", "ls", "kinds"), "components"),
-    **dict.fromkeys(("resume", "continue", "finetune", "fine-tune"), "train --resume RUN"),
+    **dict.fromkeys(("resume", "continue"), "train --resume RUN"),
+    **dict.fromkeys(("finetune", "fine-tune", "adapt"), "train FILE --init RUN"),
+    **dict.fromkeys(("prepare", "preprocess", "tokenize", "tokenise"), "data prepare FILE"),
+    **dict.fromkeys(("families", "models", "preset", "presets", "templates", "zoo"), "new --list"),
     **dict.fromkeys(("fit", "pretrain", "learn"), "train FILE"),
     **dict.fromkeys(("ablate", "ablation", "sweep", "experiment", "grid"), "compare FILE --vary PATH=VALUE,VALUE"),
     "version": "--version",
@@ -141,16 +151,20 @@ class Command(TyperCommand):
         return rest
 
     def _suggest(self, ctx: Any, args: list[str], unknown: str) -> None:
-        """Report an option that has another name in gptkit, with that name."""
-        from gptkit.cli.other_names import OUTPUT, RESULT_ARGUMENTS, own_options
+        """Report an option that has another name in gptkit, or is an argument here, with what to write."""
+        from gptkit.cli.other_names import is_input, names_result, own_options
 
-        if unknown in OUTPUT and ctx.info_name in RESULT_ARGUMENTS:
-            names = " ".join(param.metavar for param in self.get_params(ctx) if param.param_type_name == "argument")
-            ctx.fail(f"No such option: {unknown}. Write the path without it: {ctx.command_path} {names}")
+        arguments = [param.metavar for param in self.get_params(ctx) if param.param_type_name == "argument"]
+        parameters = [param.name for param in self.get_params(ctx)]
+        positional = f"No such option: {unknown}. Write the path without it: {ctx.command_path} {' '.join(arguments)}"
+        if names_result(unknown, ctx.info_name):
+            ctx.fail(positional)
         word = next((arg for arg in args if arg.startswith(unknown) and Path(arg).exists()), None)
         if word is not None:
             ctx.fail(f"No such option: {unknown}. For the file or directory, write: {quoted(Path(word))}")
-        own = own_options(args, unknown, [param.name for param in self.get_params(ctx)])
+        if arguments and _PATH.search(arguments[0]) and is_input(unknown, parameters):
+            ctx.fail(positional)
+        own = own_options(args, unknown, parameters)
         if own is not None:
             ctx.fail(f"No such option: {unknown}. Write: {own}")
 
@@ -175,10 +189,24 @@ class Commands(TyperGroup):
         return params
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        wanted = _VERBS.get(args[0].lower()) if args and self.get_command(ctx, args[0]) is None else None
-        if wanted is not None:
-            ctx.fail(f"No such command '{args[0]}'. Did you mean: gptkit {wanted}")
+        if args and self.get_command(ctx, args[0]) is None:
+            meant = self._meant(ctx, args[0])
+            if meant is not None:
+                ctx.fail(f"No such command '{args[0]}'. {meant}")
         return super().resolve_command(ctx, args)
+
+    def _meant(self, ctx: Any, word: str) -> str | None:
+        """Return what to write for an unknown command; None if it may be a misspelled one, which typer names."""
+        commands, verb = self.list_commands(ctx), _VERBS.get(word.lower(), "")
+        if ctx.parent is None:
+            if not verb and Path(word).suffix in (".yaml", ".yml", ".json", ".toml") and Path(word).is_file():
+                verb = f"train {quoted(Path(word))}"
+            return f"Did you mean: gptkit {verb}" if verb else None
+        if verb.split(" ")[0] in commands:
+            return f"Did you mean: {ctx.command_path} {verb.split(' ')[0]}"
+        if closest(word, commands) is not None:
+            return None
+        return f"Commands: {', '.join(f'{ctx.command_path} {name}' for name in commands)}"
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         # --help and --version print here.

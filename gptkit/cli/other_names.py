@@ -1,25 +1,86 @@
-"""Options by the names that transformers, llama.cpp and others give them."""
+"""Options by the names that other programs, and other commands of gptkit, give them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["OUTPUT", "RESULT_ARGUMENTS", "own_options"]
+__all__ = ["is_input", "names_result", "own_options"]
 
-OUTPUT = frozenset({"-o", "--out", "--output", "--output-dir", "--output_dir", "--outfile"})
+_OUTPUT = frozenset({"-o", "--out", "--output", "--output-dir", "--output_dir", "--outfile"})
 """Names of the option for the path of the result."""
-RESULT_ARGUMENTS = frozenset({"eject", "export", "import", "train"})
+_WITH_RESULT = frozenset({"eject", "export", "import", "train"})
 """Commands whose last argument is the path of the result."""
+_OF_RUNS = frozenset(
+    {"checkpoint-dir", "ckpt-dir", "exp-name", "experiment-name", "log-dir", "logdir", "name", "out-dir", "run-dir"}
+    | {"run", "run-name", "save", "save-dir", "save-path", "work-dir"}
+)
+"""Further names of the option for the directory that a training writes."""
+_INPUT = frozenset(
+    {"c", "cfg", "checkpoint", "checkpoint-path", "ckpt", "ckpt-path", "config", "config-file", "config-path", "f", "file"}
+    | {"i", "input", "m", "model", "model-dir", "model-name-or-path", "model-path", "path", "run", "run-dir", "spec"}
+    | {"spec-file", "yaml"}
+)
+"""Names of the option for the path that a command reads, which is the first argument here."""
 
 _SAMPLERS = {"temp": "temperature", "repeat-penalty": "repetition-penalty", "typical-p": "typical"}
-_OPTIONS = {
-    **dict.fromkeys(
-        ("max-new-tokens", "max-length", "n-predict", "num-predict", "predict"), ("max_tokens", "--max-tokens {}", "N")
-    ),
-    "num-beams": ("decoding", "--decoding beam={}", "WIDTH"),
-    "num-return-sequences": ("count", "--count {}", "N"),
-    "prompt": ("prompts", "{}", "PROMPT"),
+_TOKENS = (
+    "length",
+    "max-new-tokens",
+    "max-length",
+    "n-predict",
+    "n-tokens",
+    "num-predict",
+    "num-tokens",
+    "predict",
+    "tokens",
+)
+_FORCE = ("clobber", "force", "overwrite", "replace")
+_CORPUS = frozenset({"corpus", "data", "data-dir", "data-path", "dataset", "text", "train-data", "train-file"})
+"""Names of the option for the corpus of a training."""
+_OPTIONS: dict[tuple[str, str, str], tuple[str, ...]] = {
+    ("calibration", "--calibration {}", "FILE"): ("calibration-data", "calibration-file"),
+    ("count", "--count {}", "N"): ("n", "n-samples", "num-return-sequences", "num-samples", "samples"),
+    ("data", "--data {}", "FILE"): ("corpus", "dataset", "eval-data", "file", "input-file", "path", "text-file", "texts"),
+    ("decoding", "--decoding beam={}", "WIDTH"): ("beams", "num-beams"),
+    ("format", "--from {}", "FORMAT"): ("format", "source-format", "type"),
+    ("force", "--force", ""): _FORCE,
+    ("gpu", "--gpu {}", "NAME"): ("device", "gpu-name", "gpu-type"),
+    ("gpus", "--gpus {}", "N"): ("devices", "n-gpus", "num-gpus", "processes", "world-size"),
+    ("init", "--init {}", "RUN"): ("from-pretrained", "init-from", "pretrained", "weights"),
+    ("jobs", "--jobs {}", "N"): ("n-jobs", "num-workers", "parallel", "processes", "workers"),
+    ("max_tokens", "--max-tokens {}", "N"): _TOKENS,
+    ("overwrite", "--overwrite", ""): _FORCE,
+    ("precision", "--precision int{}", "BITS"): ("bits", "n-bits"),
+    ("precision", "--precision {}", "NAME"): ("dtype", "quant", "quantization", "quantize", "torch-dtype"),
+    ("precision", "--precision int4", ""): ("load-in-4bit",),
+    ("precision", "--precision int8", ""): ("load-in-8bit",),
+    ("prompts", "{}", "PROMPT"): ("p", "prompt", "text"),
+    ("quiet", "--quiet", ""): ("no-progress", "silent"),
+    ("ranges", "--range {}", "PATH=LOW..HIGH"): ("param", "space", "vary"),
+    ("resume", "--resume", ""): ("continue", "resume-from", "resume-from-checkpoint"),
+    ("seeds", "--seeds {}", "N"): ("n-seeds", "num-seeds", "repeats"),
+    ("listed", "--list", ""): ("list-presets", "presets"),
+    ("start", "--from {}", "PRESET"): ("base", "like", "preset", "template"),
+    ("stop", "--stop {}", "TEXT"): ("stop-sequence", "stop-sequences", "stop-string", "stop-word"),
+    ("system", "--system {}", "TEXT"): ("system-message", "system-prompt"),
+    ("text", "--text {}", "TEXT"): ("prompt", "input-text"),
+    ("to", "--to {}", "FORMAT"): ("export-format", "format", "outtype", "target"),
+    ("trials", "--trials {}", "N"): ("budget", "max-trials", "n-trials"),
+    ("vary", "--vary {}", "PATH=VALUE,VALUE"): ("grid", "param", "range", "sweep"),
+    ("workers", "--workers {}", "N"): ("jobs", "num-proc", "num-workers", "processes", "threads"),
 }
+"""Names elsewhere by the parameter of a command, with the option as it is written here and the name of its value."""
+
+
+def is_input(option: str, parameters: Collection[str]) -> bool:
+    """Whether an unknown option names the path that a command reads, unless it is an option of another name here."""
+    own = _own(option, "", parameters)
+    return _name(option) in _INPUT and (own is None or own.startswith("--set"))
+
+
+def names_result(option: str, command: str) -> bool:
+    """Whether an unknown option names the path of a command's result, which is its last argument."""
+    return command in _WITH_RESULT and (option in _OUTPUT or (command == "train" and _name(option) in _OF_RUNS))
 
 
 def own_options(arguments: Sequence[str], unknown: str, parameters: Collection[str]) -> str | None:
@@ -40,17 +101,36 @@ def own_options(arguments: Sequence[str], unknown: str, parameters: Collection[s
     return " ".join(each for each in dict.fromkeys(named) if each is not None)
 
 
+def _name(option: str) -> str:
+    return option.lstrip("-").replace("_", "-").casefold()
+
+
 def _own(option: str, value: str, parameters: Collection[str]) -> str | None:
     from shlex import quote
 
     from gptkit.core.registry import default_registry
 
-    name = option.removeprefix("--").replace("_", "-")
-    given = "" if value.startswith("-") and not value[1:2].isdigit() else value
-    if name in _OPTIONS:
-        parameter, form, placeholder = _OPTIONS[name]
-        return form.format(quote(given) if given else placeholder) if parameter in parameters else None
+    name = _name(option)
+    given = quote(value) if value and (not value.startswith("-") or value[1:2].isdigit()) else ""
+    for (parameter, form, placeholder), others in _OPTIONS.items():
+        if parameter in parameters and name in others:
+            return form.format(given or placeholder)
     sampler = _SAMPLERS.get(name, name)
-    if "sampler" not in parameters or sampler not in default_registry().names("sampler"):
-        return None
-    return f"--sampler {sampler}" if sampler == "greedy" else f"--sampler {sampler}={quote(given) if given else 'VALUE'}"
+    if "sampler" in parameters and sampler in default_registry().names("sampler"):
+        return f"--sampler {sampler}" if sampler == "greedy" else f"--sampler {sampler}={given or 'VALUE'}"
+    return _field(name, given) if "overrides" in parameters else None
+
+
+def _field(name: str, given: str) -> str | None:
+    """Return the override for an option that names a field of a spec: ``--set training.steps=10`` for ``--steps 10``."""
+    from gptkit.core.registry import default_registry
+    from gptkit.files.elsewhere import EPOCHS, Section, fields_of
+    from gptkit.runs.spec import ExperimentSpec
+
+    if name in _CORPUS:
+        return f"--set data.path={given or 'FILE'}"
+    if name.replace("-", "_") in EPOCHS:
+        return "--set training.steps=N"
+    paths = [name] if name in ExperimentSpec.model_fields else []
+    paths = paths or fields_of(name, Section((), ExperimentSpec, {"model": {}}), default_registry())
+    return " or ".join(f"--set {path}={given or 'VALUE'}" for path in paths) or None

@@ -12,7 +12,11 @@ from gptkit.core.registry import Registry
 from gptkit.core.spec import merge_with_default
 from gptkit.files.tracing import alternatives, model_of
 
-__all__ = ["Section", "fields_of", "names_of"]
+__all__ = ["EPOCHS", "STEPS_OF_EPOCHS", "Section", "fields_of", "names_of"]
+
+EPOCHS = frozenset({"epoch", "epochs", "max_epochs", "n_epochs", "num_epochs", "num_train_epochs", "total_epochs"})
+"""Names of a number of passes over the corpus; a training of gptkit has a number of steps."""
+STEPS_OF_EPOCHS = "set training.steps: an epoch has (tokens of the corpus) / (batch_size · context_length) steps"
 
 _NAMES = {
     "batch_size": ("batch", "bs", "batchsize", "train_batch_size", "per_device_train_batch_size"),

@@ -12,7 +12,7 @@ from gptkit.core.registry import Registry
 from gptkit.core.spec import describe
 from gptkit.core.suggestions import closest, did_you_mean, synonym
 from gptkit.core.yaml import plain_scalar
-from gptkit.files.elsewhere import Section, fields_of, names_of
+from gptkit.files.elsewhere import EPOCHS, STEPS_OF_EPOCHS, Section, fields_of, names_of
 from gptkit.files.numerals import numeral
 from gptkit.files.tracing import Trace
 
@@ -132,6 +132,8 @@ def _unknown_key(key: str, result: Trace, root: Section, registry: Registry) -> 
     owner = result.owner
     if owner is None:
         return f"unknown key {key!r}"
+    if names_of(key)[0] in EPOCHS:
+        return f"unknown key {key!r}; {STEPS_OF_EPOCHS}"
     if not (issubclass(owner, Component) and hasattr(owner, "kind")):
         remedy = _meant(key, result, (Section(result.path[:-1], owner, result.data), root), registry)
         listed = f"keys: {', '.join(owner.model_fields)}"
