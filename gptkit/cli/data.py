@@ -20,6 +20,7 @@ from gptkit.core.yaml import one_line_yaml
 if TYPE_CHECKING:
     from gptkit.data.preparation import Progress
     from gptkit.data.prepared import Prepared
+    from gptkit.runs.spec import ExperimentSpec
 
 app = typer.Typer(
     cls=Commands,
@@ -147,12 +148,14 @@ def show(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Describe prepared tokens: sizes, shards, longest documents, and what packing them would waste."""
+    """Describe prepared tokens: sizes, shards, longest documents, what packing them would waste, and an epoch's steps."""
     prepared = _find(target, overrides)
     with working(f"reading {prepared.directory}"):
         from gptkit.data.description import describe
 
-        content = describe(prepared, window or _window(target, overrides))
+        spec = _spec(target, overrides)
+        content = describe(prepared, window or (_WINDOW if spec is None else spec.window))
+        content["epoch"] = None if spec is None else _epoch(prepared, spec)
     if as_json:
         console.out(json.dumps(content, indent=2))
         return
@@ -167,6 +170,12 @@ def show(
         console.out(
             f"packed into windows of {packed['window']:,}: {packed['windows']:,} windows, {packed['padding']:.2%} padding, "
             f"{console.plural(packed['documents_cut'], 'document')} longer than a window"
+        )
+    epoch = content["epoch"]
+    if epoch is not None:
+        console.out(
+            f"an epoch: {epoch['steps']:,.1f} steps of {epoch['batch_size']} × {epoch['window']:,} tokens; "
+            f"training.steps = {epoch['training_steps']:,} is {epoch['epochs']:.3g} epochs"
         )
     for document in content["longest"]:
         text = f": {document['text']}" if document["text"] else ""
@@ -219,17 +228,32 @@ def _set(overrides: list[str] | None) -> list[str]:
     return [word for text in overrides or () for word in ("--set", text)]
 
 
-def _window(target: str, overrides: list[str] | None) -> int:
-    """Return the data window of a spec or run; 1024 for a directory."""
+def _spec(target: str, overrides: list[str] | None) -> ExperimentSpec | None:
+    """Return the spec of a spec file or run; None for a directory of tokens."""
     from gptkit.runs.opening import open_spec
 
     path = Path(target)
     if path.is_dir():
         path = path / "spec.yaml"
         if not path.is_file():
-            return _WINDOW
+            return None
         target = str(path)
-    return open_spec(target, overrides or ()).spec.window
+    return open_spec(target, overrides or ()).spec
+
+
+def _epoch(prepared: Prepared, spec: ExperimentSpec) -> dict[str, Any] | None:
+    """Return how many steps a pass over the training tokens takes; None if stages change the size of a step."""
+    training = spec.training
+    if any(stage.batch_size or stage.window for stage in training.stages):
+        return None
+    steps = len(prepared.train.tokens) / (training.batch_size * spec.window)
+    return {
+        "batch_size": training.batch_size,
+        "window": spec.window,
+        "steps": steps,
+        "training_steps": training.steps,
+        "epochs": training.steps / steps,
+    }
 
 
 def _kept(directory: Path) -> str:

@@ -16,7 +16,10 @@ __all__ = ["EPOCHS", "STEPS_OF_EPOCHS", "Section", "fields_of", "names_of"]
 
 EPOCHS = frozenset({"epoch", "epochs", "max_epochs", "n_epochs", "num_epochs", "num_train_epochs", "total_epochs"})
 """Names of a number of passes over the corpus; a training of gptkit has a number of steps."""
-STEPS_OF_EPOCHS = "set training.steps: an epoch has (tokens of the corpus) / (batch_size · context_length) steps"
+STEPS_OF_EPOCHS = (
+    "set training.steps: an epoch has (tokens of the corpus) / (batch_size · context_length) steps, which `gptkit data "
+    "show` prints for a prepared corpus"
+)
 
 _NAMES = {
     "batch_size": ("batch", "bs", "batchsize", "train_batch_size", "per_device_train_batch_size"),

@@ -109,6 +109,18 @@ def test_show_describes_the_tokens(spec: Path, call: Call) -> None:
     assert content["packing"]["window"] == 16
     assert content["packing"]["documents_cut"] == sum(length - 1 > 16 for length in lengths)
     assert content["longest"][0]["text"].startswith("line ")
+    steps = len(tokens) / (2 * 16)
+    assert content["epoch"] == {
+        "batch_size": 2,
+        "window": 16,
+        "steps": steps,
+        "training_steps": 3,
+        "epochs": 3 / steps,
+    }
+    assert f"an epoch: {steps:,.1f} steps of 2 × 16 tokens" in call("data", "show", spec).stdout
+    staged = ("--set", "training.stages=[{steps: 1, batch_size: 1}, {}]")
+    assert "an epoch" not in call("data", "show", spec, *staged).stdout
+    assert json.loads(call("data", "show", content["directory"], "--json").stdout)["epoch"] is None
     assert "packed into windows of 7:" in call("data", "show", content["directory"], "--window", "7").stdout
 
 
