@@ -24,9 +24,20 @@ _BINARY = {
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
     b"\x7fELF": "an executable",
+    b"\x93NUMPY": "an array of NumPy",
+    b"ARROW1": "an Arrow table",
+    b"\x80\x02": "a pickle",
+    b"\x80\x04\x95": "a pickle",
+    b"\x80\x05\x95": "a pickle",
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf": "a 7z archive",
     b"GGUF\3\0": "a model in a GGUF file",
 }
 """Descriptions of binary files by their first bytes."""
+_EXTRACT = "Extract its text into a .txt file, or exclude the file by `patterns` or a glob that does not match it."
+_CONTROLS = bytes(set(range(1, 32)) - set(b"\b\t\n\v\f\r\x1b"))
+_FEW = 100
+"""A text has at most one other control character in so many bytes."""
 _TAR = slice(257, 262)
 _PROBED = 64
 
@@ -55,6 +66,8 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
         if b"\0" in piece:
             first = piece.index(0)
             line = lines + piece.count(b"\n", 0, first) + 1
+            if _is_binary(piece):
+                raise DataError(f"{source}: not a text, but binary data: byte {read + first} is zero", hint=_EXTRACT)
             raise DataError(
                 f"{source}:{line}: not a text: byte {read + first} is zero",
                 hint="Remove zero bytes with tr -d '\\000', or exclude the file by `patterns` or a glob.",
@@ -76,6 +89,18 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
         raise _not_utf8(source, read - len(error.object), lines, hint, error.object[error.start :]) from None
 
 
+def _is_binary(piece: bytes) -> bool:
+    """Return whether bytes are not a text, even without their zero bytes."""
+    rest = piece.replace(b"\0", b"")
+    if len(rest.translate(None, _CONTROLS)) * _FEW < len(rest) * (_FEW - 1):
+        return True
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(rest)
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
 def _require_text(head: bytes, source: str, hint: str) -> None:
     """Raise if a file begins like a known binary format or like UTF-16."""
     what = next((what for magic, what in _BINARY.items() if head.startswith(magic)), None)
@@ -84,7 +109,7 @@ def _require_text(head: bytes, source: str, hint: str) -> None:
     if what is not None:
         raise DataError(
             f"{source}: not a text, but {what}",
-            hint="Extract its text into a .txt file, or exclude the file by `patterns` or a glob that does not match it.",
+            hint=_EXTRACT,
         )
     encoding = next((name for mark, name in _UTF16.items() if head.startswith(mark)), None)
     # Without a byte order mark every other byte of a text in Latin script is zero.

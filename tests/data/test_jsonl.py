@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,3 +156,34 @@ def test_number_with_too_many_digits_is_a_bad_line(tmp_path: Path) -> None:
     data = JsonLinesDataSpec(path=("a.jsonl",))
     with pytest.raises(DataError, match=r"a.jsonl:1: a whole number of more than 4,300 digits cannot be read"):
         list(data.documents(tmp_path))
+
+
+def test_conversations_of_sharegpt_are_those_with_roles(tmp_path: Path) -> None:
+    roles = [
+        ("system", "system", "Be brief."),
+        ("human", "user", "Hi"),
+        ("gpt", "assistant", "Hello"),
+        ("user", "user", "?"),
+    ]
+    shared = [{"from": name, "value": text, "weight": 1} for name, _, text in roles]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"conversations": shared}))
+    (document,) = JsonLinesDataSpec(path="a.jsonl", messages_field="conversations").documents(tmp_path)
+    assert document.messages == tuple({"role": role, "content": text} for _, role, text in roles)
+    assert document.text == "Be brief.\nHi\nHello\n?"
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (
+            {"from": "robot", "value": "Hi"},
+            "message 1 of 'chat' is not an object with a 'role', or with 'from' (system, human, ",
+        ),
+        ({"from": "gpt"}, "message 1 of 'chat': field 'content' is not a string"),
+        ({"from": ["gpt"], "value": "Hi"}, "message 1 of 'chat' is not an object with a 'role'"),
+    ],
+)
+def test_other_messages_are_bad_lines(tmp_path: Path, message: dict[str, Any], error: str) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"chat": [message]}))
+    with pytest.raises(DataError, match=re.escape(error)):
+        list(JsonLinesDataSpec(path="a.jsonl", messages_field="chat").documents(tmp_path))

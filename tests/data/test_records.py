@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 import tarfile
@@ -80,3 +81,29 @@ def test_path_in_another_notation_has_its_own_remedy(tmp_path: Path, path: str, 
         list(TextDataSpec(path=(path,)).documents(tmp_path))
     assert caught.value.hint is not None
     assert caught.value.hint.startswith(hint)
+
+
+def test_path_from_the_current_directory_is_named_from_the_spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/a.txt").write_text("text")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match="not found") as caught:
+        list(TextDataSpec(path=("a.txt",)).documents(tmp_path / "specs"))
+    assert caught.value.hint == f"Relative paths count from {tmp_path / 'specs'}; write ../here/a.txt."
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (
+            {"instruction": "Add.", "input": "", "output": "2"},
+            "Set `prompt_field: instruction` and `field: output` to learn",
+        ),
+        ({"prompt": "Add.", "completion": "2"}, "Set `prompt_field: prompt` and `field: completion` to learn"),
+        ({"chat": [{"from": "human", "value": "Hi"}]}, "Set `messages_field: chat` to read conversations"),
+        ({"id": 1, "messages": [{"role": "user", "content": "Hi"}]}, "Set `messages_field: messages` to read conversations"),
+        ({"a": "Add.", "b": "2"}, "Set `field` to the name of a field of the file"),
+    ],
+)
+def test_prompts_and_conversations_are_named(tmp_path: Path, line: dict[str, Any], hint: str) -> None:
+    assert _hint(tmp_path, json.dumps(line) + "\n").startswith(hint)

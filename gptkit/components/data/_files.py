@@ -105,6 +105,14 @@ def _suffix(file: Path) -> str:
     return "".join(suffixes if suffixes[-1:] and suffixes[-1] in COMPRESSED else suffixes[-1:])
 
 
+def _from(base: Path, path: Path) -> str:
+    """Return a path as it is written in a spec of the directory `base`."""
+    try:
+        return os.path.relpath(path.resolve(), base.resolve())
+    except ValueError:  # another drive
+        return str(path)
+
+
 def _expand(written: str, patterns: Sequence[str], base: Path, others: list[Path] | None = None) -> list[Path]:
     """Return the files that a path matches; add those in its directories that match no pattern to `others`."""
     relative = expand_home(written, "data.path")
@@ -135,9 +143,12 @@ def _expand(written: str, patterns: Sequence[str], base: Path, others: list[Path
                 f"{path}: file or directory not found",
                 hint="Environment variables are not replaced in a spec; write the path, which may begin with ~.",
             )
+        here = Path(relative).absolute()
         raise DataError(
             f"{path}: file or directory not found",
-            hint=f"Relative paths count from {base.resolve()}; write a file, a directory or a glob such as books/*.txt.",
+            hint=f"Relative paths count from {base.resolve()}; write {_from(base, here)}."
+            if here.exists()
+            else f"Relative paths count from {base.resolve()}; write a file, a directory or a glob such as books/*.txt.",
         )
     try:
         root = Path(relative.anchor) if relative.is_absolute() else base

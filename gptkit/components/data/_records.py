@@ -34,8 +34,13 @@ def remedy(path: Path, line: bytes, value: dict[str, Any] | None, names: dict[st
         missing = next((setting for setting, name in names.items() if name not in value), None)
         if missing is None:
             return REMEDY
-        if missing == "field" and isinstance(value.get("messages"), list):
-            return "Set `messages_field: messages` to read conversations. " + REMEDY
+        if missing == "field" and (field := _conversation(value)) is not None:
+            return f"Set `messages_field: {field}` to read conversations. " + REMEDY
+        if missing == "field" and (pair := next((pair for pair in _PAIRS if all(name in value for name in pair)), None)):
+            return (
+                f"Set `prompt_field: {pair[0]}` and `field: {pair[1]}` to learn the second from the first; or set "
+                f"`field` to the name of a field of the file. {REMEDY}"
+            )
         return f"Set `{missing}` to the name of a field of the file. " + REMEDY
     if line.strip() in (b"{", b"["):
         return _with_jq(".", path)
@@ -49,6 +54,29 @@ def remedy(path: Path, line: bytes, value: dict[str, Any] | None, names: dict[st
     if line.lstrip().startswith(b"{"):
         return REMEDY
     return "If the file is not JSON Lines, set data.name to `text` to read it as plain text. " + REMEDY
+
+
+_PAIRS = (
+    ("instruction", "output"),
+    ("instruction", "response"),
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("prompt", "chosen"),
+    ("question", "answer"),
+    ("query", "response"),
+    ("input", "output"),
+    ("input", "target"),
+    ("source", "target"),
+)
+"""Fields of a prompt and its answer in the corpora of others."""
+
+
+def _conversation(value: dict[str, Any]) -> str | None:
+    """Return the field of an object that has a conversation; None without one."""
+    for name, item in value.items():
+        if isinstance(item, list) and item and isinstance(item[0], dict) and ("role" in item[0] or "from" in item[0]):
+            return name
+    return "messages" if isinstance(value.get("messages"), list) else None
 
 
 def _with_jq(program: str, path: Path) -> str:

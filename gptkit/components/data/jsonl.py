@@ -45,7 +45,8 @@ class JsonLinesDataSpec(DataSpec):
 
     With `messages_field` a line has a conversation: a list of objects with `role` (system, user, assistant) and `content`.
     The tokenizer's chat template renders it, and the model is trained on the assistant's turns, including their end-of-turn
-    token; everything else is excluded from the loss, unless `mask_prompt` is false.
+    token; everything else is excluded from the loss, unless `mask_prompt` is false. Objects with `from` (system, human, gpt)
+    and `value` are read as well, as ShareGPT writes them.
     """
 
     name: Literal["jsonl"] = "jsonl"
@@ -173,10 +174,11 @@ def _messages(value: dict[str, Any], field: str) -> tuple[dict[str, Any], ...]:
     messages = value[field]
     if not isinstance(messages, list) or not messages:
         raise ValueError(f"field {field!r} is not a list of messages")
+    messages = [_message(message) for message in messages]
     for number, message in enumerate(messages, start=1):
         where = f"message {number} of {field!r}"
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise ValueError(f"{where} is not an object with a 'role'")
+            raise ValueError(f"{where} is not an object with a 'role', or with 'from' ({', '.join(_ROLES)}) and 'value'")
         if message.get("content") is not None or "tool_calls" not in message:
             try:
                 _text(message, "content")
@@ -185,6 +187,26 @@ def _messages(value: dict[str, Any], field: str) -> tuple[dict[str, Any], ...]:
     if not any(message["role"] == "assistant" for message in messages):
         raise ValueError(f"field {field!r} has no message of the role 'assistant', which is what is learned")
     return tuple(messages)
+
+
+_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+}
+"""Roles by the names of ShareGPT."""
+
+
+def _message(message: Any) -> Any:
+    """Return a message of ShareGPT, with `from` and `value`, as one with `role` and `content`."""
+    if not isinstance(message, dict) or "role" in message:
+        return message
+    role = _ROLES.get(str(message.get("from")))
+    return message if role is None else {"role": role, "content": message.get("value")}
 
 
 def _text(value: dict[str, Any], field: str) -> str:
