@@ -20,7 +20,7 @@ from gptkit.core.errors import GptkitError
 if TYPE_CHECKING:
     from gptkit.experiments.comparison import Comparison
     from gptkit.experiments.request import ComparisonSpec
-    from gptkit.experiments.results import Variant
+    from gptkit.experiments.results import Experiment, Variant
 
 __all__ = ["compare"]
 
@@ -191,10 +191,12 @@ def _print(result: Comparison) -> None:
 
     experiment = result.experiment
     number = {"justify": "right"}
-    columns: list[console.Column] = [("variant", {"style": "cyan", "overflow": "fold"}), ("", {"no_wrap": True})]
+    header, names = _names(experiment)
+    columns: list[console.Column] = [(header, {"style": "cyan", "overflow": "fold"}), ("", {"no_wrap": True})]
     loss = f"loss ± {LEVEL:.0%} interval"
     columns += [(title, number) for title in (loss, "bits/byte", "tokens/s", "parameters", "trials")]
-    console.stdout().print(console.table(columns, [_cells(result, variant) for variant in experiment.variants]))
+    rows = [[name, *_cells(result, variant)] for name, variant in zip(names, experiment.variants, strict=True)]
+    console.stdout().print(console.table(columns, rows))
     for variant in experiment.variants:
         if variant.matched is not None:
             console.note(f"{variant.label}: {variant.matched}")
@@ -211,6 +213,15 @@ def _print(result: Comparison) -> None:
     console.note(f"report: {result.report}")
 
 
+def _names(experiment: Experiment) -> tuple[str, list[str]]:
+    """Return the title and the cells of the column of variants: their values alone where one field differs."""
+    labels = [variant.label for variant in experiment.variants]
+    field = labels[0].partition("=")[0]
+    if len(experiment.axes) == 1 and all(label.startswith(f"{field}=") for label in labels):
+        return field, [label.removeprefix(f"{field}=") for label in labels]
+    return "variant", labels
+
+
 def _cells(result: Comparison, variant: Variant) -> list[str]:
     from gptkit.experiments.statistics import estimate
 
@@ -224,7 +235,6 @@ def _cells(result: Comparison, variant: Variant) -> list[str]:
     losses = [trial.validation_loss for trial in trials if trial.validation_loss is not None]
     half = estimate(losses).half if losses else None
     return [
-        variant.label,
         "base" if variant.is_base else "",
         mean("validation_loss", ".4f") + ("" if half is None else f" ± {half:.4f}"),
         mean("bits_per_byte", ".3f"),

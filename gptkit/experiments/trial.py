@@ -47,7 +47,7 @@ def main(directory: Path) -> int:
     while (line := requests.next()) is not None:
         request = json.loads(line)
         os.chdir(request["base"])
-        code = _run_logged(directory, request["variant"], request["seed"])
+        code = _run_logged(directory, request["variant"], request["seed"], requests)
         os.write(replies, f"{code}\n".encode())
         if code == INTERRUPTED:
             return INTERRUPTED
@@ -55,7 +55,7 @@ def main(directory: Path) -> int:
     return 0
 
 
-def _run_logged(directory: Path, variant: str, seed: int) -> int:
+def _run_logged(directory: Path, variant: str, seed: int, requests: _Requests) -> int:
     """Run a trial with its output in a file; return the exit code."""
     key = trial_key(variant, seed)
     log = directory / TRIALS / f"{key}.log"
@@ -67,7 +67,8 @@ def _run_logged(directory: Path, variant: str, seed: int) -> int:
             if read_trial(directory, variant, seed).status == "finished":
                 return 0
             trial = run_trial(directory, variant, seed)
-            if trial is None:
+            # Libraries turn an interruption into errors of their own, which are not the trial's.
+            if trial is None or (trial.status == "failed" and requests.ended):
                 return INTERRUPTED
             write_trial(trial, directory)
             return 0
@@ -129,11 +130,15 @@ def _train(directory: Path, variant: str, seed: int, name: str) -> Trial | None:
 
 
 class _Requests:
-    """Lines of the standard input. Its end while a trial runs, or before it begins, requests a stop, as Ctrl-C does."""
+    """Lines of the standard input. Its end while a trial runs, or before it begins, requests a stop, as Ctrl-C does.
+
+    Attributes:
+        ended: the standard input has ended.
+    """
 
     def __init__(self) -> None:
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._running = self._ended = False
+        self._running = self.ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -145,7 +150,7 @@ class _Requests:
         """
         line = self._lines.get()
         self._running = line is not None
-        if self._running and self._ended:  # read after `_running` is set, as `_read` sets and reads them
+        if self._running and self.ended:  # read after `_running` is set, as `_read` sets and reads them
             raise KeyboardInterrupt
         return line
 
@@ -161,7 +166,7 @@ class _Requests:
             for line in lines:
                 self._lines.put(line)
         self._lines.put(None)
-        self._ended = True
+        self.ended = True
         if self._running:
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -35,13 +35,13 @@ def test_report_is_written_and_its_verdicts_printed(call: Call, tmp_path: Path, 
     result = call("compare", "mini.yaml", "--vary", "model.norm=rms,layer", "-o", "norms")
     assert "model.norm = layer is worse than rms: validation loss +0.2010" in result.stdout
     assert "report: norms/report.html" in result.stderr
-    assert result.stdout.splitlines()[0].split()[:6] == ["variant", "loss", "±", "95%", "interval", "bits/byte"]
-    assert "base" in next(line for line in result.stdout.splitlines() if line.startswith("norm=rms")).split()
+    assert result.stdout.splitlines()[0].split()[:6] == ["norm", "loss", "±", "95%", "interval", "bits/byte"]
+    assert "base" in next(line for line in result.stdout.splitlines() if line.startswith("rms ")).split()
     text = (tmp_path / "norms" / "report.md").read_text(encoding="utf-8")
     assert "gptkit compare mini.yaml --vary model.norm=rms,layer --seeds 3 -o norms" in text
     # Terminal and report show the same numbers, and name what ± is.
     assert "| variant | validation loss ± 95% interval |" in text
-    (shown,) = re.findall(r"norm=rms +base +(\S+ ± \S+)", result.stdout)
+    (shown,) = re.findall(r"rms +base +(\S+ ± \S+)", result.stdout)
     assert f"| norm=rms (base) | {shown} |" in text
     # The difference between the specs is that of the validated specs: a component without its defaults.
     assert "| norm=layer | model.norm | rms | layer |" in text

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
-from gptkit.experiments.trial import _Requests
+from gptkit.experiments import trial
+from gptkit.experiments.results import Trial
+from gptkit.experiments.trial import INTERRUPTED, _Requests
 
 
 @pytest.fixture
@@ -34,3 +38,37 @@ def test_end_of_the_input_between_trials_is_the_end(written: int) -> None:
     requests.done()
     os.close(written)
     assert requests.next() is None
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_error_after_a_stop_is_not_the_failure_of_the_trial(
+    written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A library may raise another error than KeyboardInterrupt when it is interrupted."""
+    capfd.readouterr()  # it restores the streams that the log replaces
+
+    def run_trial(directory: Path, variant: str, seed: int) -> Trial:
+        if stopped:
+            os.close(written)
+        try:
+            while stopped:
+                pass
+        except KeyboardInterrupt:
+            pass
+        return Trial(variant, seed, "failed", message="SystemError: returned a result with an exception set")
+
+    recorded: list[Trial] = []
+    monkeypatch.setattr(trial, "run_trial", run_trial)
+    monkeypatch.setattr(trial, "read_trial", lambda directory, variant, seed: Trial(variant, seed, "missing"))
+    monkeypatch.setattr(trial, "write_trial", lambda trial, directory: recorded.append(trial))
+    (tmp_path / "trials").mkdir()
+    monkeypatch.chdir(tmp_path)
+    os.write(written, json.dumps({"variant": "a", "seed": 0, "base": str(tmp_path)}).encode() + b"\n")
+    if stopped:
+        assert trial.main(tmp_path) == INTERRUPTED
+        assert not recorded
+        return
+    requests = _Requests()
+    requests.next()
+    trial._run_logged(tmp_path, "a", 0, requests)
+    assert [each.status for each in recorded] == ["failed"]
