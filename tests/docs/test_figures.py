@@ -176,6 +176,21 @@ def test_attention_to_chosen_blocks_shows_them(builtin: Registry) -> None:
     assert all(row - at < 5 for row, values in enumerate(windowed.rows) for at, value in enumerate(values) if value)
 
 
+@pytest.mark.parametrize(
+    ("name", "through", "chosen"),
+    [
+        ("compressed", "through the blocks that stand for them", True),
+        ("convolutional", "through keys and values that contain them", False),
+    ],
+)
+def test_influence_beyond_the_window_is_explained(name: str, through: str, chosen: bool) -> None:
+    registry = registry_of()
+    drawn = figure(registry.entries("attention")[name].cls, registry)
+    assert drawn is not None
+    assert through in drawn.caption
+    assert ("keys that are not chosen are empty" in drawn.caption) is chosen
+
+
 def test_attention_to_chosen_keys_shows_their_number(builtin: Registry) -> None:
     drawn = figure(builtin.component("attention", "sparse-latent"), builtin)
     assert drawn is not None

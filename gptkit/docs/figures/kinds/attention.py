@@ -23,11 +23,11 @@ from gptkit.testing.subject import D_MODEL, VOCAB, Subject, stirred
 __all__ = ["draw"]
 
 TOKENS = 16
-_FEW: Mapping[str, Mapping[str, int]] = {
-    "sliding_window": {"sliding_window": 4, "block_size": 2, "top_k": 3},
-    "top_blocks": {"block_size": 2, "top_blocks": 3, "local_blocks": 1, "index_heads": 1},
-    "top_k": {"top_k": 5},
-}
+_FEW: Sequence[Mapping[str, int]] = (
+    {"sliding_window": 4, "block_size": 2, "top_k": 3},
+    {"block_size": 2, "top_blocks": 3, "local_blocks": 1, "index_heads": 1},
+    {"top_k": 5},
+)
 """Fields of attentions that choose keys, and values with which they choose among so few tokens."""
 
 
@@ -36,8 +36,7 @@ def draw(cls: type[Component], registry: Registry) -> Figure:
     subject = first(cls, registry)
     companions = subject.companions()
     companion = "rotary" if "rotary" in companions else companions[0]
-    few = next((values for field, values in _FEW.items() if field in cls.model_fields), {})
-    few = {field: value for field, value in few.items() if field in cls.model_fields}
+    few = next((values for values in _FEW if values.keys() <= cls.model_fields.keys()), {})
     chosen = Subject(subject.spec.replace(**few), registry) if few else subject
     panels: list[Panel] = [*_pattern(chosen, companion, window=False)]
     if subject.windowed is not None:
@@ -49,7 +48,8 @@ def draw(cls: type[Component], registry: Registry) -> Figure:
         "A row is a query; the causal mask leaves the upper triangle empty."
     )
     if hasattr(chosen.spec, "sliding_window"):
-        caption += " Earlier tokens have an influence through the blocks that stand for them."
+        how = "the blocks that stand for them" if few else "keys and values that contain them"
+        caption += f" Earlier tokens have an influence through {how}."
     if few:
         values = ", ".join(f"{field} {value}" for field, value in few.items())
         caption += f" Drawn with {values}, so that the choice of keys is visible: keys that are not chosen are empty."
