@@ -62,14 +62,20 @@ def static_cache(subject: Subject) -> None:
             skip("its position depends on the length of the text, with which a static cache is refused")
         # With a window more tokens than a ring buffer holds, so that it wraps.
         pieces = (7, 1, 1, 4, 1, 1) if "window" not in named else (7, 1, 4, *([1] * 14), 9, 1, 1, 4, 1)
-        ids, padding_B = token_ids(2, sum(pieces)), torch.tensor([0, 2])
-        full = model(ids, left_padding_B=padding_B).logits
-        cache = model.new_cache(2, left_padding_B=padding_B, static=True)
-        at = 0
-        for piece in pieces:
-            step = model(ids[:, at : at + piece], cache=cache).logits
-            at += piece
-            same(step[:, -1], full[:, at - 1], f"{named}, at token {at - 1} with a static cache it gives other logits")
+        # A capacity that is hardly more than a window has a place for each token instead.
+        for sizes, capacity in ((pieces, None), ((8, 1), 9)):
+            ids, padding_B = token_ids(2, sum(sizes)), torch.tensor([0, 2])
+            full = model(ids, left_padding_B=padding_B).logits
+            cache = model.new_cache(2, capacity, left_padding_B=padding_B, static=True)
+            at = 0
+            for size in sizes:
+                step = model(ids[:, at : at + size], cache=cache).logits
+                seen = full[:, at : at + size]
+                at += size
+                what = f"{named}, in the {size} tokens up to {at - 1} with a static cache it gives other logits"
+                same(step[0], seen[0], what)
+                # What padding computes is of no use.
+                same(step[1, max(0, 2 - at + size) :], seen[1, max(0, 2 - at + size) :], what)
 
 
 @checks.add("cache-reorders", "Beam search reorders and repeats the rows of a cache; each row must keep its own state.")

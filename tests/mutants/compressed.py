@@ -67,3 +67,16 @@ class KeepsOtherEntries(Wrong):
     runtime_class = Runtime
     caught_by = "cached-equals-full"
     also = ANYTHING
+
+
+class TakesTheLastKeys(Wrong):
+    """Take the last keys in view for those of the call, also in a static cache, which has a place for each token."""
+
+    class Runtime(CompressedAttention):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTE, blind(forward, offset=int(forward.offset)))
+
+    name: Literal["takes-the-last-keys"] = "takes-the-last-keys"
+    runtime_class = Runtime
+    caught_by = "static-cache"
+    also = ANYTHING

@@ -114,7 +114,9 @@ class CompressedAttention(Attention):
             n_batch = x_BTE.shape[0]
             keys_BSD = torch.cat((keys_BSD, entries[0].to(keys_BSD.dtype)), dim=1)
             mask_BTS = torch.cat((mask_BTS.expand(n_batch, -1, -1), visible_BTN), dim=2)
-        if forward.weights is not None or self._learns(scores_BTN) or not isinstance(offset, int):
+        # In a static cache, the last keys in view are not those of this call.
+        windows = isinstance(offset, int) and isinstance(forward.offset, int)
+        if forward.weights is not None or self._learns(scores_BTN) or not windows:
             weights_BHTS = self._weights(q_BHTD, keys_BSD, mask_BTS)
             forward.keep_weights(self.layer, weights_BHTS[..., :n_tokens])
             if scores_BTN is not None:
