@@ -113,3 +113,11 @@ def test_parts_that_only_the_head_uses_are_checked() -> None:
     assert problem.path == ("attention",)
     assert "head size 3" in problem.message
     assert "head 'multi-token'" in problem.message
+
+
+@pytest.mark.parametrize(
+    "head", [{"name": "multi-token"}, {"name": "distillation", "teacher": "runs/teacher", "head": {"name": "multi-token"}}]
+)
+def test_head_within_another_of_its_kind_is_refused(head: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"head\.head: predicts further tokens itself; choose another head"):
+        validate_data({**PARTS, "head": {"name": "multi-token", "head": head}}, ModelSpec)

@@ -68,6 +68,8 @@ class MultiTokenHeadSpec(HeadSpec):
                 "is called for every predicted token, and the teacher of a distillation once; make distillation the outer "
                 "head, and multi-token its head",
             )
+        if any(isinstance(part, MultiTokenHeadSpec) for _, part in components(self.head)):
+            yield Problem(("head",), "predicts further tokens itself; choose another head, and set depth to their number")
 
     def build(self, context: BuildContext, *, embedding: Embedding) -> Head:
         from gptkit.components.head.modules.multi_token import MultiTokenHead
