@@ -140,6 +140,29 @@ def bf16_and_fp32(subject: Subject) -> None:
     expect(error < 0.15, f"bf16 and fp32 differ by {error:.0%} of the logits' size; compute in fp32 where precision matters")
 
 
+@checks.add("trains-in-bf16", "A training computes products in bf16 by default, beside weights in fp32 (autocast).")
+def trains_in_bf16(subject: Subject) -> None:
+    ids, targets = token_ids(2, 16), token_ids(2, 16, seed=1)
+    # The inputs of a norm are in fp32 at the beginning of a block, and in bf16 after a branch.
+    for block in ["pre-norm", *(["sandwich"] if subject.kind == "norm" else [])]:
+        model = (subject.make() if subject.kind == "block" else subject.make(block=block)).train()
+        torch.manual_seed(0)
+        exact = model(ids, targets).loss.detach()
+        torch.manual_seed(0)
+        try:
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = model(ids, targets).loss
+            loss.backward()
+        except RuntimeError as error:
+            expect(False, f"a training step in bf16 ends with: {error}; convert tensors to one dtype before an operation")
+        expect(loss.isfinite(), f"the loss of a training step in bf16 is {float(loss.detach())}")
+        gap = float((loss.detach() - exact).abs() / exact.abs().clamp_min(1e-6))
+        expect(gap < 0.05, f"the loss in bf16 differs by {gap:.0%} from fp32's; compute in fp32 where precision matters")
+        for name, parameter in model.named_parameters():
+            gradient = parameter.grad
+            expect(gradient is None or bool(gradient.isfinite().all()), f"in bf16 the gradient of {name} is not finite")
+
+
 @checks.add("gradients", "A weight without gradient is never trained, and a gradient that is not finite ends a training.")
 def gradients(subject: Subject) -> None:
     for companion in subject.companions():

@@ -201,3 +201,26 @@ def test_vectors_are_independent() -> None:
     for spec in (LayerNormSpec(), RMSNormSpec(), GatedNormSpec()):
         norm = randomized(spec.build(CONTEXT, dim=DIM))
         torch.testing.assert_close(norm(x)[1, 2], norm(x[1, 2]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"scale": False}, {"shift": False}, {}, {"offset": 1.0}, {"scale": False, "shift": False}]
+)
+def test_layer_norm_of_a_branch_is_trained_in_bf16(fields: dict[str, Any]) -> None:
+    """Under autocast a branch returns bf16; the norm's weights are in fp32."""
+    norm: Any = randomized(LayerNormSpec(**fields).build(CONTEXT, dim=8))
+    x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    weights_BTE = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = norm(x)
+    assert y.dtype == torch.bfloat16
+    (y * weights_BTE).sum().backward()
+    expected = x.detach().float().requires_grad_()
+    parameters = [(each, each.grad.clone()) for each in norm.parameters()]
+    norm.zero_grad()
+    (norm(expected) * weights_BTE).sum().backward()
+    assert expected.grad is not None
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad.float(), expected.grad, atol=0.05, rtol=0.02)
+    for parameter, gradient in parameters:
+        torch.testing.assert_close(gradient, parameter.grad, atol=0.1, rtol=0.02)

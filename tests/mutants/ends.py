@@ -113,7 +113,7 @@ class FewerIds(WrongEmbedding):
     runtime = Runtime
     caught_by = "embeds"
     also = (
-        *("static-cache", "bf16-and-fp32", "gradients", "cached-equals-full", "cache-extracts"),
+        *("static-cache", "bf16-and-fp32", "trains-in-bf16", "gradients", "cached-equals-full", "cache-extracts"),
         *("documents-keep-apart", "reaches-the-end", "no-future-leak", "cache-joins", "uneven-prompts-cached"),
     )
 

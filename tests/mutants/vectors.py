@@ -220,6 +220,20 @@ class DropsInEval(WrongFeedForward):
     also = ANYTHING
 
 
+class AddsToItsInput(WrongFeedForward):
+    """Add the output, which is in bf16 under autocast, to zeros of the input's dtype."""
+
+    class Runtime(MLP):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            y_BTE = super().forward(x_BTE, forward)
+            rows_T = torch.arange(x_BTE.shape[1], device=x_BTE.device)
+            return torch.zeros_like(x_BTE).index_add(1, rows_T, y_BTE)
+
+    name: Literal["adds-to-its-input"] = "adds-to-its-input"
+    runtime = Runtime
+    caught_by = "trains-in-bf16"
+
+
 class WrongRouter(Mutant, TopKSoftmaxSpec):
     """Base of the routers below."""
 

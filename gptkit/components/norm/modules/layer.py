@@ -34,6 +34,9 @@ class LayerNorm(nn.Module):
         weight: Tensor | None = self.weight
         if self.offset and weight is not None:
             weight = weight + self.offset
+        if weight is None and self.bias is not None and self.bias.dtype != x.dtype:
+            # On a CPU, torch has no gradient of a bias in fp32 beside an input in bf16 without a weight.
+            weight = torch.ones_like(self.bias)
         y = torch.layer_norm(x, self.shape, weight, self.bias, self.eps)
         return y if y.dtype == x.dtype else y.to(x.dtype)  # autocast computes in fp32
 
