@@ -199,6 +199,9 @@ def write_config(family: FamilySpec, model: ModelSpec, registry: Registry | None
         LookupError, AttributeError, TypeError, ValueError: the family cannot express the model.
     """
     written = family.config(model)
+    if "num_attention_heads" in written and not any(layer.attention.accepts for layer in model.layer_specs()):
+        # A hybrid without a layer that attends: the cache of transformers counts tokens in those only.
+        written["use_cache"] = False
     config = ExternalConfig(written, f"family {family.name!r}", HARMLESS | family.harmless, registry)
     _described(family, config)
     return config.completed()

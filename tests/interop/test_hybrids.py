@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.interop.conversion import families, pair, read_model, write_config
@@ -65,6 +66,30 @@ def test_hybrids_with_layers_of_one_kind_are_written(name: str, changes: dict[st
     written = write_config(family, model)
     made = getattr(transformers, f"{kind}Config")(**written)  # which checks that sizes fit
     assert not differences(model, read_model(family, made.to_dict()))
+    recurrent = {layer.attention.name for layer in model.layer_specs()} <= {"mamba1", "mamba2", "short-conv"}
+    assert written.get("use_cache", True) is not recurrent
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("bamba", {"attn_layer_indices": []}),
+        ("jamba", {"attn_layer_period": 9, "attn_layer_offset": 8}),
+        ("lfm2", {"layer_types": ["conv"] * 4}),
+        ("granitemoehybrid", {"layer_types": [MIXES] * 4}),
+        ("nemotron_h", {"layers_block_type": [MIXES] * 3}),
+        ("mamba2", {}),
+    ],
+)
+def test_hybrids_without_attention_generate_in_transformers(name: str, changes: dict[str, Any]) -> None:
+    """The cache of transformers counts tokens in layers that attend, and ends with an error without one."""
+    kind, _ = MODELS[name]
+    family = next(each for each in families().values() if each.model_type == name)
+    config = getattr(transformers, f"{kind}Config")(**write_config(family, read(name, **changes)))
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.tensor([[1, 2, 3, 4]])
+    assert model.generate(ids, max_new_tokens=2, do_sample=False, pad_token_id=0).shape == (1, 6)
+    assert config.use_cache is (name == "mamba2")
 
 
 def test_plain_families_are_preferred_to_hybrids() -> None:
