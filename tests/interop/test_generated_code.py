@@ -31,6 +31,16 @@ COMPOSITIONS: dict[str, dict[str, Any]] = {
     "multi-token": {"attention": GROUPED, "norm": ODD, "head": {"name": "multi-token", "depth": 1}},
     "alibi": SPECS["alibi"],
     "experts": SPECS["experts"],
+    "narrow-experts": {
+        "attention": GROUPED,
+        "norm": ODD,
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 3,
+            "latent": 12,
+            "expert": {"name": "gated", "activation": "xielu", "d_hidden": 16},
+        },
+    },
     "recurrent": {**SPECS["recurrent"], "n_layers": 6},
     "latent": {**SPECS["latent"], "norm": ODD},
 }

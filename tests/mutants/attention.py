@@ -336,6 +336,7 @@ class BrokenGradient(Wrong):
     name: Literal["broken-gradient"] = "broken-gradient"
     runtime = Runtime
     caught_by = "gradients"
+    also = ("trains-in-bf16",)
 
 
 class SharesWithCopies(Wrong):

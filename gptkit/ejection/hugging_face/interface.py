@@ -36,7 +36,7 @@ _OPTIONS = {
     r"(enable_gqa=True)": "grouped",
 }
 
-_GATE_UP = re.compile(r" *self\.gate_up = nn\.Linear\(D_MODEL, 2 \* \$D_HIDDEN(, bias=False)?\)  # .+\n")
+_GATE_UP = re.compile(r" *self\.gate_up = nn\.Linear\((D_MODEL|\$\w+), 2 \* \$D_HIDDEN(, bias=False)?\)  # .+\n")
 _GATED = re.compile(r"gate_BTF, up_BTF = self\.gate_up\(x_BTE\)\.chunk\(2, dim=-1\)")
 
 
@@ -108,6 +108,7 @@ def with_separate_gate(written: Written) -> Written:
     text, packed = written.text, _GATE_UP.search(written.text)
     if packed is None:
         return written
-    lines = "".join(f"        self.{name} = nn.Linear(D_MODEL, $D_HIDDEN{packed[1] or ''})\n" for name in ("gate", "up"))
+    width, bias = packed.groups(default="")
+    lines = "".join(f"        self.{name} = nn.Linear({width}, $D_HIDDEN{bias})\n" for name in ("gate", "up"))
     text = _GATED.sub("gate_BTF, up_BTF = self.gate(x_BTE), self.up(x_BTE)", text.replace(packed[0], lines))
     return dataclasses.replace(written, text=text)
