@@ -196,6 +196,13 @@ def test_affine_norm_equals_its_formula(bias: Any) -> None:
     assert torch.equal(fresh(x), x)
 
 
+def test_shared_affine_norm_has_one_weight() -> None:
+    norm: Any = randomized(AffineNormSpec(shared=True).build(CONTEXT, dim=DIM))
+    assert norm.weight.shape == norm.bias.shape == (1,)
+    x = inputs()
+    torch.testing.assert_close(norm(x), norm.weight.item() * x + norm.bias.item())
+
+
 def test_vectors_are_independent() -> None:
     x = inputs()
     for spec in (LayerNormSpec(), RMSNormSpec(), GatedNormSpec()):

@@ -19,14 +19,15 @@ from gptkit.nn.forward import Forward
 CONTEXT = BuildContext(d_model=8, context_length=32, n_layers=1)
 
 
-FORMULAS: dict[Literal["logarithm", "power"], Callable[[int], float]] = {
+FORMULAS: dict[Literal["logarithm", "power", "smooth"], Callable[[int], float]] = {
     "logarithm": lambda t: 1 + 0.5 * math.log(1 + (t + 1) // 4),
     "power": lambda t: math.sqrt(1 + (t + 1) / 4),
+    "smooth": lambda t: 1 + 0.5 * math.log(max(1.0, (t + 1) / 4)),
 }
 
 
 @pytest.mark.parametrize("growth", list(FORMULAS))
-def test_query_temperature_equals_its_formula(growth: Literal["logarithm", "power"]) -> None:
+def test_query_temperature_equals_its_formula(growth: Literal["logarithm", "power", "smooth"]) -> None:
     position = QueryTemperatureSpec(growth=growth, strength=0.5, interval=4).build(CONTEXT, heads=HeadShape(2, 1, 4))
     q, k = torch.ones(2, 2, 9, 4), torch.ones(2, 1, 9, 4)
     wanted = torch.tensor([FORMULAS[growth](t) for t in range(9)])

@@ -94,6 +94,54 @@ def test_selection_bias_does_not_change_weights(name: str) -> None:
     torch.testing.assert_close(weights, scores[:, 4:5])
 
 
+GROUPED = ["sigmoid", "softmax-top-k", "sqrt-softplus", "network"]
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+@pytest.mark.parametrize("name", GROUPED)
+def test_every_token_has_the_experts_of_always(name: str, renormalize: bool) -> None:
+    module = make(name, k=2, always=2, selection_bias=True, renormalize=renormalize, scale=3)
+    scores: list[Tensor] = []
+    finish = module.finish
+    module.finish = lambda weights, experts: scores.append(weights) or finish(weights, experts)
+    experts, weights, _ = call(module, tokens())
+    assert module.selection_bias.shape == (X - 2,)
+    assert experts[:, 2:].tolist() == [[X - 2, X - 1]] * N
+    assert experts[:, :2].max() < X - 2
+    total = scores[0].sum(dim=1, keepdim=True) if renormalize else 1
+    torch.testing.assert_close(weights, 3 * scores[0] / total)
+
+
+def test_renormalized_weights_are_the_softmax_of_chosen_log_scores() -> None:
+    """Inkling: the softmax of ln σ over the chosen experts and those that every token has."""
+    module = make("sigmoid", k=2, always=2)
+    logits = module.logits(tokens())
+    experts, weights, _ = call(module, tokens())
+    torch.testing.assert_close(weights, torch.nn.functional.logsigmoid(logits.gather(1, experts)).softmax(-1))
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_experts_of_always_count_for_no_loss_and_no_bias(name: str) -> None:
+    module = make(name, k=2, always=2, bias_rate=0.1, balance_loss=1.0).train()
+    with torch.no_grad():
+        module.selection_bias.zero_()  # with which the choice depends on the size of scores
+    logits, counts = module.logits, []
+    module.logits = lambda x: torch.cat((logits(x)[:, :-2], torch.full((len(x), 2), 7.0)), dim=1)
+    _, _, losses = call(module, tokens())
+    counts.append(module.load_X.clone())
+    module.logits = lambda x: torch.cat((logits(x)[:, :-2], torch.full((len(x), 2), -7.0)), dim=1)
+    torch.testing.assert_close(call(module, tokens())[2]["load_balance"], losses["load_balance"])
+    assert torch.equal(module.load_X, 2 * counts[0])
+    assert counts[0].sum() == 2 * N
+    after_step(module)
+
+
+@pytest.mark.parametrize(("fields", "field"), [({"always": X}, "always"), ({"always": 4, "k": 3}, "k")])
+def test_too_many_experts_of_always_are_refused(fields: dict[str, Any], field: str) -> None:
+    spec: Any = default_registry().component("router", "sigmoid").model_validate({"name": "sigmoid", **fields})
+    assert [problem.path for problem in spec.expert_problems(X)] == [(field,)]
+
+
 def test_experts_are_chosen_from_the_best_groups() -> None:
     scores = torch.tensor([[0.9, 0.0, 0.5, 0.6, 0.3, 0.4]])
     low = float("-inf")

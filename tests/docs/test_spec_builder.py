@@ -84,6 +84,8 @@ WRONG: list[dict[str, Any]] = [
     {"attention": {"name": "convolutional", "n_heads": 4, "n_kv_heads": 3, "d_head": 4}},
     {"attention": {"name": "convolutional", "n_heads": 3, "n_kv_heads": 3, "d_head": 5}, "position": "none"},
     {"feedforward": {"name": "experts", "n_experts": 2, "zero_experts": 1, "router": {"name": "network", "k": 4}}},
+    {"feedforward": {"name": "experts", "n_experts": 3, "router": {"name": "sigmoid", "always": 3}}},
+    {"feedforward": {"name": "experts", "n_experts": 3, "router": {"name": "sigmoid", "always": 2}}},
     {"block": "per-layer-embedding", "layers": [{"block": {"block": "per-layer-embedding"}}]},
     {"block": {"name": "altup", "d_embedding": 32, "block": "per-layer-embedding"}},
     {"block": {"name": "hierarchical", "block": "per-layer-embedding"}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -12,9 +13,11 @@ from gptkit.components.router.hashed import HashSpec
 from gptkit.components.router.modules.hashed import HashRouter
 from gptkit.components.router.modules.scored import ScoredRouter
 from gptkit.components.router.modules.sqrt_softplus import SqrtSoftplus
+from gptkit.components.router.sigmoid import SigmoidSpec
 from gptkit.components.router.sqrt_softplus import SqrtSoftplusSpec
+from gptkit.kinds.written import WritingContext, Written
 from gptkit.nn.forward import Forward
-from tests.mutants.mutant import ANYTHING, WithRuntime
+from tests.mutants.mutant import ANYTHING, Mutant, WithRuntime
 
 
 class WrongHash(WithRuntime, HashSpec):
@@ -127,3 +130,16 @@ class BalancesPadding(WrongSqrtSoftplus):
     name: Literal["balances-padding"] = "balances-padding"
     runtime_class = with_padding(SqrtSoftplus)  # type: ignore[assignment]
     caught_by = "padding-does-not-count"
+
+
+class WritesWeightsOfTheChosen(Mutant, SigmoidSpec):
+    """Write weights that are divided by the sum of those of the chosen experts, without those that every token has."""
+
+    name: Literal["writes-weights-of-the-chosen"] = "writes-weights-of-the-chosen"  # type: ignore[assignment]
+    k: int = Field(2, description="Number of experts per token.")
+    always: int = Field(1, description="Number of experts that every token has.")
+    caught_by = "written-equals-built"
+
+    def written(self, context: WritingContext, *, n_experts: int) -> Written:
+        right = super().written(context, n_experts=n_experts)
+        return replace(right, text=right.text.replace("weights_NK.sum(", "weights_NK[:, :$EXPERTS_PER_TOKEN].sum("))

@@ -22,16 +22,18 @@ class AffineNormSpec(NormSpec):
 
     Formula:
         y = w ⊙ x + b; with `bias: before`, y = w ⊙ (x + b); with `bias: none`, y = w ⊙ x
+        With `shared`, w and b are one number each, for all features
 
     Shapes:
-        (…, dim) → (…, dim); w and b: (dim,)
+        (…, dim) → (…, dim); w and b: (dim,), or (1,) with `shared`
 
     Paper:
         https://arxiv.org/abs/2105.03404
 
     Notes:
         It does not bound the size of vectors. ZAYA1 applies it, with `bias: before`, to the embedding, to the residual
-        stream and to the outputs of branches, beside RMS norms of the branches' inputs.
+        stream and to the outputs of branches, beside RMS norms of the branches' inputs. `shared`, without a bias, is a
+        learned factor of a vector, as of a feed-forward's output in Inkling.
     """
 
     formula: ClassVar[str] = r"y = w \odot x + b"
@@ -41,7 +43,15 @@ class AffineNormSpec(NormSpec):
         "after", description="Add the bias after the multiplication by the weight, or before it, or not at all."
     )
 
-    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"bias": "before"}, {"bias": "none"})
+    shared: bool = Field(False, description="One weight and one bias for all features (Inkling).")
+
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        {},
+        {"bias": "before"},
+        {"bias": "none"},
+        {"bias": "none", "shared": True},
+        {"shared": True},
+    )
 
     def build(self, context: BuildContext, *, dim: int) -> AffineNorm:
         from gptkit.components.norm.modules.affine import AffineNorm

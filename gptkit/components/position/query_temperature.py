@@ -23,6 +23,7 @@ class QueryTemperatureSpec(PositionSpec):
     Formula:
         q_t ← q_t · (1 + strength · ln(1 + ⌊(t + 1) / interval⌋)),  t from 0
         With `growth: power`: q_t ← q_t · (1 + (t + 1) / interval) ^ strength
+        With `growth: smooth`: q_t ← q_t · (1 + strength · ln(max(1, (t + 1) / interval)))
 
     Shapes:
         q (B, n_heads, T, d_head) → the same; keys are not changed
@@ -31,7 +32,7 @@ class QueryTemperatureSpec(PositionSpec):
         https://arxiv.org/abs/2501.19399
 
     Notes:
-        For layers without any other position (Llama 4; Beam, with `growth: power`).
+        For layers without any other position (Llama 4; Beam, with `growth: power`; Inkling, with `growth: smooth`).
     """
 
     formula: ClassVar[str] = r"""
@@ -43,8 +44,10 @@ class QueryTemperatureSpec(PositionSpec):
     uses: ClassVar[frozenset[str]] = frozenset({"rotate"})
     depends_on_position: ClassVar[bool] = True
 
-    growth: Literal["logarithm", "power"] = Field(
-        "logarithm", description="How queries grow: in steps, with the logarithm of the position, or with a power of it."
+    growth: Literal["logarithm", "power", "smooth"] = Field(
+        "logarithm",
+        description="How queries grow: in steps with the logarithm of the position, with a power of it, or with its "
+        "logarithm without steps, from the interval on.",
     )
     strength: float = Field(0.1, gt=0, description="Factor of the logarithm, or the exponent.")
     interval: int = Field(8192, ge=1, description="Tokens after which the scale rises by a step, the first one included.")
@@ -53,6 +56,7 @@ class QueryTemperatureSpec(PositionSpec):
         {},
         {"strength": 0.5, "interval": 4},
         {"growth": "power", "strength": 0.5, "interval": 4},
+        {"growth": "smooth", "strength": 0.5, "interval": 4},
     )
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> QueryTemperature:

@@ -46,6 +46,12 @@ class GroupedRouterSpec(ScoredRouterSpec):
     expert_scale: bool = Field(
         False, description="Multiply a weight by a learned number of its expert, initially 1, last (Gemma 4)."
     )
+    always: int = Field(
+        0,
+        ge=0,
+        description="Number of the last experts that every token has in addition to the k chosen ones: shared experts with "
+        "weights of their own, which count for `renormalize` (Inkling: 2).",
+    )
     n_groups: int = Field(1, ge=1, description="Number of groups; consecutive experts form a group.")
     top_groups: int = Field(1, ge=1, description="Number of groups that a token's experts are chosen from, the best ones.")
     selection_bias: bool = Field(False, description="Add a bias to the scores that select experts, but not to the weights.")
@@ -57,6 +63,18 @@ class GroupedRouterSpec(ScoredRouterSpec):
     )
 
     def expert_problems(self, n_experts: int) -> Iterator[Problem]:
+        if self.always >= n_experts:
+            yield Problem(
+                ("always",), f"is {self.always}, but the layer has {n_experts} experts; lower it, or raise n_experts"
+            )
+            return
+        n_experts -= self.always
+        if self.k > n_experts and self.always:
+            yield Problem(
+                ("k",),
+                f"k is {self.k}, but {n_experts} experts remain without those of `always`; lower k, or raise n_experts",
+            )
+            return
         yield from super().expert_problems(n_experts)
         size, rest = divmod(n_experts, self.n_groups)
         if rest:

@@ -23,7 +23,7 @@ class SigmoidSpec(GroupedRouterSpec):
     Formula:
         s = σ(W x [+ b]);  chosen: the k largest s + c, of the top_groups best groups; c the selection bias
         With `selects_by: logit`, the k largest W x + c
-        weight = scale · s, or scale · s / Σ chosen s with `renormalize`
+        weight = scale · s, or scale · s / Σ chosen s with `renormalize`; chosen with the last `always` experts in addition
         After each optimizer step, with `bias_rate`: c_x ← c_x + bias_rate · sign(mean load − load of x)
 
     Shapes:
@@ -55,6 +55,7 @@ class SigmoidSpec(GroupedRouterSpec):
         {},
         {"k": 1, "renormalize": False},
         {"selection_bias": True, "selects_by": "logit"},
+        {"k": 1, "always": 2, "selection_bias": True, "scale": 2.0},
         {"n_groups": 2, "selection_bias": True, "bias_rate": 0.001, "scale": 2.5, "balance_loss": 0.001},
     )
 

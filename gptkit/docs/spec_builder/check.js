@@ -186,9 +186,13 @@ const Check = (() => {
 
   function* experts(f, path) {
     if (f.name === "experts") {
-      const r = f.router, n = f.n_experts + f.identity_experts + f.zero_experts, below = [...path, "router"], size = Math.floor(n / r.n_groups);
-      if (r.k > n) yield {path: [...below, "k"], message: `k is ${r.k}, but the layer has ${n} experts; lower k, or raise n_experts`};
-      if (r.n_groups !== undefined) {
+      const r = f.router, all = f.n_experts + f.identity_experts + f.zero_experts, n = all - (r.always ?? 0);
+      const below = [...path, "router"], size = Math.floor(n / r.n_groups);
+      if (n < 1) yield {path: [...below, "always"], message: `is ${r.always}, but the layer has ${all} experts; lower it, or raise n_experts`};
+      else if (r.k > n) yield {path: [...below, "k"], message: r.always
+        ? `k is ${r.k}, but ${n} experts remain without those of \`always\`; lower k, or raise n_experts`
+        : `k is ${r.k}, but the layer has ${n} experts; lower k, or raise n_experts`};
+      if (n > 0 && r.n_groups !== undefined && !(r.always && r.k > n)) {
         if (n % r.n_groups) yield {path: [...below, "n_groups"], message: `${n} experts cannot be split into ${r.n_groups} equal groups; choose a divisor`};
         else if (r.top_groups > r.n_groups) yield {path: [...below, "top_groups"], message: `is ${r.top_groups}, but the layer has ${r.n_groups} groups; lower it`};
         else if (r.k > r.top_groups * size) yield {path: [...below, "top_groups"], message: `${r.top_groups} groups of ${size} experts have fewer than ${r.k}; raise top_groups, or lower k`};

@@ -42,7 +42,7 @@ const Names = (() => {
   function normSize(component, width) {
     if (component === null || own("norm", component).name === "none") return 0;
     if (component.name === "gated") return normSize(component.norm, width) + 2 * component.rank * width;
-    if (component.name === "affine") return (component.bias === "none" ? 1 : 2) * width;
+    if (component.name === "affine") return (component.bias === "none" ? 1 : 2) * (component.shared ? 1 : width);
     if (!["rms", "layer"].includes(component.name)) throw new Unknown("norm " + component.name);
     return (component.scale ? width : 0) + (component.name === "layer" && component.shift ? width : 0);
   }
@@ -108,7 +108,7 @@ const Names = (() => {
       this.matrix(name + ".scores", width * choices, own("router", component).bias ? choices : 0);
       this.norm(name + ".norm", component.norm ?? null, width);
       if (component.expert_scale) this.add(name + ".expert_scale", choices);
-      if (component.selection_bias || component.bias_rate) this.add(name + ".selection_bias", choices);
+      if (component.selection_bias || component.bias_rate) this.add(name + ".selection_bias", choices - (component.always ?? 0));
       for (const each of ["load_balance", "router_z"]) this.loss(each);
     }
 
@@ -129,7 +129,7 @@ const Names = (() => {
         for (const each of ["down", "up"]) this.matrix(`${name}.${each}`, component.rank * width);
         return;
       }
-      if (component.name === "affine") { this.matrix(name, width, component.bias === "none" ? 0 : width); return; }
+      if (component.name === "affine") { const size = component.shared ? 1 : width; this.matrix(name, size, component.bias === "none" ? 0 : size); return; }
       if (component.scale) this.add(name + ".weight", width);
       if (component.name === "layer" && component.shift) this.add(name + ".bias", width);
     }

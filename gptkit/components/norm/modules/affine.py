@@ -16,13 +16,14 @@ __all__ = ["AffineNorm"]
 
 
 class AffineNorm(nn.Module):
-    """A weight and a bias of each feature; computed in the wider of the dtypes of input and weight."""
+    """A weight and a bias of each feature, or of all; computed in the wider of the dtypes of input and weight."""
 
     def __init__(self, spec: AffineNormSpec, dim: int) -> None:
         super().__init__()
         self.before = spec.bias == "before"
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = None if spec.bias == "none" else nn.Parameter(torch.zeros(dim))
+        n_weights = 1 if spec.shared else dim
+        self.weight = nn.Parameter(torch.ones(n_weights))
+        self.bias = None if spec.bias == "none" else nn.Parameter(torch.zeros(n_weights))
 
     def initial(self) -> dict[str, Initial]:
         return {"weight": "ones"} if self.bias is None else {"weight": "ones", "bias": "zeros"}

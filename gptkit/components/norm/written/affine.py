@@ -13,13 +13,13 @@ __all__ = ["affine"]
 
 _CLASS = '''
 class $class_name(nn.Module):
-    """Weight and bias of each feature, without statistics: y = $formula."""
+    """Weight and bias of $which, without statistics: y = $formula."""
 
     def __init__(self$parameters) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones($DIM))
+        self.weight = nn.Parameter(torch.ones($count))
         #if biased
-        self.bias = nn.Parameter(torch.zeros($DIM))
+        self.bias = nn.Parameter(torch.zeros($count))
         #end
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,5 +40,13 @@ _FORMULAS = {"after": "w x + b", "before": "w (x + b)", "none": "w x"}
 
 def affine(spec: AffineNormSpec, dim: Name) -> Written:
     """Return the norm as a class."""
-    text = fill(_CLASS, formula=_FORMULAS[spec.bias], biased=spec.bias != "none", before=spec.bias == "before")
-    return Written("Affine", text, settings={"DIM": Setting(dim)}, section="norm", fields=("bias",))
+    text = fill(
+        _CLASS,
+        formula=_FORMULAS[spec.bias],
+        biased=spec.bias != "none",
+        before=spec.bias == "before",
+        which="all features together" if spec.shared else "each feature",
+        count="1" if spec.shared else "$DIM",
+    )
+    settings = {} if spec.shared else {"DIM": Setting(dim)}
+    return Written("Affine", text, settings=settings, section="norm", fields=("bias", "shared"))

@@ -30,6 +30,8 @@ class QueryTemperature(Position):
         steps = (positions.float() + 1) / self.interval
         if self.growth == "power":
             factor = torch.pow(1 + steps, self.strength)[..., None]
+        elif self.growth == "smooth":
+            factor = (1 + self.strength * torch.log(steps.clamp_min(1)))[..., None]
         else:
             factor = (1 + self.strength * torch.log1p(torch.floor(steps)))[..., None]
         return factor[:, None] if positions.dim() == 2 else factor

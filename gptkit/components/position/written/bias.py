@@ -44,6 +44,11 @@ def $class_name(positions_T: Tensor$parameters) -> Tensor:
     It rises with a power of the position.
     """
     return torch.pow(1 + (positions_T[:, None] + 1) / $TEMPERATURE_INTERVAL, $TEMPERATURE_STRENGTH)
+    #elif smooth
+    It is 1 for the first tokens, and rises with the logarithm of the position, without steps.
+    """
+    steps_T = ((positions_T + 1) / $TEMPERATURE_INTERVAL).clamp(min=1)
+    return 1 + $TEMPERATURE_STRENGTH * torch.log(steps_T)[:, None]
     #else
     It is 1 for the first tokens, and rises with the logarithm of the position.
     """
@@ -86,7 +91,7 @@ def query_temperature(spec: QueryTemperatureSpec) -> Written:
     power = spec.growth == "power"
     return Written(
         "query_temperature",
-        fill(_TEMPERATURE, power=power),
+        fill(_TEMPERATURE, power=power, smooth=spec.growth == "smooth"),
         settings={
             "TEMPERATURE_STRENGTH": Setting(spec.strength, "exponent" if power else "factor of the logarithm"),
             "TEMPERATURE_INTERVAL": Setting(spec.interval, "tokens after which the factor rises"),

@@ -46,12 +46,16 @@ class ScoredRouter(Router):
         """Return each expert's share of a token, (N, X), with sum 1, for the balance loss."""
         return logits_NX.softmax(dim=-1)
 
+    def balance_loss(self, logits_NX: Tensor, experts_NK: Tensor, valid_N: Tensor | None) -> Tensor:
+        """Return the loss of an uneven load, without its weight."""
+        return balance_loss(self.shares(logits_NX), experts_NK, valid_N)
+
     def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
         logits_NX = self.logits(x_NE if self.norm is None else self.norm(x_NE))
         experts_NK, weights_NK = self.choose(logits_NX, forward)
         if self.training:
             if self.loss_weights["load_balance"]:
-                loss = balance_loss(self.shares(logits_NX), experts_NK, valid_N)
+                loss = self.balance_loss(logits_NX, experts_NK, valid_N)
                 self._add("load_balance", loss, forward)
             if self.loss_weights["router_z"]:
                 self._add("router_z", z_loss(logits_NX, valid_N), forward)
@@ -81,22 +85,32 @@ class GroupedRouter(ScoredRouter):
         super().__init__(spec, context, n_experts)
         self.spec = spec
         self.bias_rate = spec.bias_rate
-        self.selection_bias = (
-            nn.Parameter(torch.zeros(n_experts), requires_grad=False) if spec.selection_bias or spec.bias_rate else None
-        )
+        self.n_chosen_from = n_experts - spec.always
+        biased = spec.selection_bias or spec.bias_rate
+        self.selection_bias = nn.Parameter(torch.zeros(self.n_chosen_from), requires_grad=False) if biased else None
         self.expert_scale = nn.Parameter(torch.ones(n_experts)) if spec.expert_scale else None
         if spec.bias_rate:
             # Rows per expert since the last optimizer step; zero whenever a checkpoint is written.
-            self.register_buffer("load_X", torch.zeros(n_experts, dtype=torch.long), persistent=False)
+            self.register_buffer("load_X", torch.zeros(self.n_chosen_from, dtype=torch.long), persistent=False)
 
     def best(self, scores_NX: Tensor) -> Tensor:
-        """Return the k best experts of the best groups, after the selection bias, (N, K)."""
-        spec = self.spec
+        """Return the k best experts of the best groups, after the selection bias, then those of `always`, (N, K)."""
+        spec, n_experts = self.spec, scores_NX.shape[1]
+        if spec.always:
+            scores_NX = scores_NX[:, : self.n_chosen_from]
         if self.selection_bias is not None:
             scores_NX = scores_NX + self.selection_bias
         if spec.top_groups < spec.n_groups:
             scores_NX = limit_to_groups(scores_NX, spec.n_groups, spec.top_groups, spec.group_score)
-        return scores_NX.topk(spec.k, dim=-1).indices
+        best_NK = scores_NX.topk(spec.k, dim=-1).indices
+        if not spec.always:
+            return best_NK
+        always_X = torch.arange(self.n_chosen_from, n_experts, device=best_NK.device)
+        return torch.cat((best_NK, always_X.expand(best_NK.shape[0], -1)), dim=1)
+
+    def balance_loss(self, logits_NX: Tensor, experts_NK: Tensor, valid_N: Tensor | None) -> Tensor:
+        spec = self.spec  # the load of experts that every token has cannot change
+        return super().balance_loss(logits_NX[:, : self.n_chosen_from], experts_NK[:, : spec.k], valid_N)
 
     def finish(self, weights_NK: Tensor, experts_NK: Tensor) -> Tensor:
         """Return the weights, renormalized with `renormalize`, then scaled."""
@@ -112,10 +126,11 @@ class GroupedRouter(ScoredRouter):
     def forward(self, x_NE: Tensor, forward: Forward, valid_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
         experts_NK, weights_NK = super().forward(x_NE, forward, valid_N)
         if self.training and self.bias_rate and torch.is_grad_enabled():
-            counted_NK = torch.ones_like(experts_NK)
+            chosen_NK = experts_NK[:, : self.spec.k]  # without those of `always`
+            counted_NK = torch.ones_like(chosen_NK)
             if valid_N is not None:
                 counted_NK = counted_NK * valid_N[:, None]
-            self.load_X.scatter_add_(0, experts_NK.flatten(), counted_NK.flatten())
+            self.load_X.scatter_add_(0, chosen_NK.flatten(), counted_NK.flatten())
         return experts_NK, weights_NK
 
     @torch.no_grad()

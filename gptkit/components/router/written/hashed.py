@@ -143,7 +143,8 @@ def _form(router: Any) -> tuple[Any, ...] | None:
             return None
         score = router.score
     else:
-        plain = isinstance(router, GroupedRouterSpec) and router.top_groups == router.n_groups and not router.expert_scale
+        plain = isinstance(router, GroupedRouterSpec) and router.top_groups == router.n_groups
+        plain = plain and not router.expert_scale and not router.always
         biased = plain and (router.selection_bias or router.bias_rate > 0)
         if not biased or getattr(router, "selects_by", "score") == "logit":
             return None

@@ -40,7 +40,7 @@ class $class_name(nn.Module):
         #end
         #end
         #if selection_bias
-        self.selection_bias = nn.Parameter(torch.zeros($N_EXPERTS), requires_grad=False)
+        self.selection_bias = nn.Parameter(torch.zeros($chosen_from), requires_grad=False)
         #end
         #if expert_scale
         self.expert_scale = nn.Parameter(torch.ones($N_EXPERTS))
@@ -64,10 +64,13 @@ class $class_name(nn.Module):
             h_NR = $activated
         logits_NX = $logits
         scores_NX = $scores
-        #if selection_bias
-        ranked_NX = scores_NX + self.selection_bias  # balances the load
+        #if always
+        ranked_NX = scores_NX[:, :-$ALWAYS_CHOSEN]  # every token has the other experts
         #else
         ranked_NX = scores_NX
+        #end
+        #if selection_bias
+        ranked_NX = ranked_NX + self.selection_bias  # balances the load
         #end
         #if groups
         grouped_NGX = ranked_NX.view(len(ranked_NX), $N_GROUPS, -1)  # only the best groups are kept
@@ -80,6 +83,10 @@ class $class_name(nn.Module):
         ranked_NX = grouped_NGX.masked_fill(others_NG[..., None] > 0, -torch.inf).flatten(1)
         #end
         experts_NK = ranked_NX.topk($EXPERTS_PER_TOKEN, dim=-1).indices
+        #if always
+        always_X = torch.arange(ranked_NX.shape[1], scores_NX.shape[1], device=x_NE.device)
+        experts_NK = torch.cat((experts_NK, always_X.expand(len(experts_NK), -1)), dim=1)
+        #end
         weights_NK = scores_NX.gather(1, experts_NK)
         #if renormalize
         weights_NK = weights_NK / (weights_NK.sum(dim=-1, keepdim=True) + 1e-20)  # never 0
@@ -103,7 +110,7 @@ class $class_name(nn.Module):
 '''
 
 _FIELDS = (
-    "k bias norm score_scale balance_loss z_loss renormalize scale expert_scale n_groups top_groups selection_bias "
+    "k bias norm score_scale balance_loss z_loss renormalize scale expert_scale always n_groups top_groups selection_bias "
     "bias_rate group_score d_hidden hidden_layers activation hidden_bias reads_previous score"
 )
 
@@ -124,6 +131,8 @@ def network(spec: NetworkSpec, context: WritingContext, n_experts: int) -> Writt
     if groups:
         settings["N_GROUPS"] = Setting(spec.n_groups, "groups of experts")
         settings["TOP_GROUPS"] = Setting(spec.top_groups, "groups that a token's experts are chosen from")
+    if spec.always:
+        settings["ALWAYS_CHOSEN"] = Setting(spec.always, "last experts, which every token uses besides")
     if spec.scale != 1:
         settings["ROUTER_SCALE"] = Setting(spec.scale, "factor of the weights of a token's experts")
     if spec.score_scale != 1:
@@ -146,6 +155,8 @@ def network(spec: NetworkSpec, context: WritingContext, n_experts: int) -> Writt
         scores=FUNCTIONS[spec.score],
         selection_bias=spec.selection_bias or spec.bias_rate > 0,
         expert_scale=spec.expert_scale,
+        always=spec.always > 0,
+        chosen_from="$N_EXPERTS - $ALWAYS_CHOSEN" if spec.always else "$N_EXPERTS",
         groups=groups,
         two=spec.group_score == "top-2-sum",
         renormalize=spec.renormalize,

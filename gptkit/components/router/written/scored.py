@@ -29,7 +29,7 @@ class $class_name(nn.Module):
         #end
         self.scores = nn.Linear(D_MODEL, $N_EXPERTS$no_bias)
         #if selection_bias
-        self.selection_bias = nn.Parameter(torch.zeros($N_EXPERTS), requires_grad=False)
+        self.selection_bias = nn.Parameter(torch.zeros($chosen_from), requires_grad=False)
         #end
         #if expert_scale
         self.expert_scale = nn.Parameter(torch.ones($N_EXPERTS))
@@ -59,7 +59,12 @@ class $class_name(nn.Module):
         scores_NX = $scores
         #end
         #if selects
+        #if always
+        ranked_NX = $ranked[:, :-$ALWAYS_CHOSEN]  # every token has the other experts
         #if selection_bias
+        ranked_NX = ranked_NX + self.selection_bias  # balances the load
+        #end
+        #elif selection_bias
         ranked_NX = $ranked + self.selection_bias  # balances the load
         #else
         ranked_NX = $ranked
@@ -75,6 +80,10 @@ class $class_name(nn.Module):
         ranked_NX = grouped_NGX.masked_fill(others_NG[..., None] > 0, -torch.inf).flatten(1)
         #end
         experts_NK = ranked_NX.topk($EXPERTS_PER_TOKEN, dim=-1).indices
+        #if always
+        always_X = torch.arange(ranked_NX.shape[1], scores_NX.shape[1], device=x_NE.device)
+        experts_NK = torch.cat((experts_NK, always_X.expand(len(experts_NK), -1)), dim=1)
+        #end
         weights_NK = scores_NX.gather(1, experts_NK)
         #else
         weights_NK, experts_NK = scores_NX.topk($EXPERTS_PER_TOKEN, dim=-1)
@@ -97,6 +106,7 @@ _GROUPED_FIELDS = (
     "renormalize",
     "scale",
     "expert_scale",
+    "always",
     "n_groups",
     "top_groups",
     "selection_bias",
@@ -105,8 +115,10 @@ _GROUPED_FIELDS = (
 )
 _NO_GROUPS: dict[str, bool | str] = {
     **dict.fromkeys(
-        ("selection_bias", "expert_scale", "selects", "groups", "two", "from_logits", "renormalize", "scale"), False
+        ["selection_bias", "expert_scale", "selects", "always", "groups", "two", "from_logits", "renormalize", "scale"],
+        False,
     ),
+    "chosen_from": "$N_EXPERTS",
     "linear": "logits_NX",
     "function": "",
 }
@@ -141,6 +153,8 @@ def grouped(
     if groups:
         settings["N_GROUPS"] = Setting(spec.n_groups, "groups of experts")
         settings["TOP_GROUPS"] = Setting(spec.top_groups, "groups that a token's experts are chosen from")
+    if spec.always:
+        settings["ALWAYS_CHOSEN"] = Setting(spec.always, "last experts, which every token uses besides")
     formula = f"weights are the largest of {SHORT.get(scores, scores)}(W x)" + (", renormalized" if spec.renormalize else "")
     return _router(
         spec,
@@ -152,7 +166,9 @@ def grouped(
         how=" in the best groups" if groups else "",
         selection_bias=selection_bias,
         expert_scale=spec.expert_scale,
-        selects=selection_bias or groups or by_logit,
+        selects=selection_bias or groups or by_logit or spec.always > 0,
+        always=spec.always > 0,
+        chosen_from="$N_EXPERTS - $ALWAYS_CHOSEN" if spec.always else "$N_EXPERTS",
         ranked="logits_NX" if by_logit else "scores_NX",
         groups=groups,
         two=spec.group_score == "top-2-sum",
