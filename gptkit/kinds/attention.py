@@ -34,6 +34,8 @@ class AttentionSpec(Component):
     Declared capabilities:
         accepts: the hooks of a position that it applies, of `rotate`, `rotated_width`, `bias`, `content_bias`, `value_bias`.
         depends_on_position: a property, bool: with `position: none`, the output still depends on the tokens' positions.
+        mixed_tokens: a property, int: how many earlier tokens the keys and values of a token depend on (convolutions); the
+            output depends on as many tokens before the attention window.
         kv_source_field: name of the field by which it has a `kv_source`, for messages; None without one.
         sets_output_width: its output has `context.d_output` features where that is set.
         takes_addition: its module adds a tensor to its projection of the input (`gptkit.nn.addition.TakesAddition`).
@@ -51,6 +53,11 @@ class AttentionSpec(Component):
     def depends_on_position(self) -> bool:
         """Whether the output for a token depends on its position even without a position component (chunks)."""
         return False
+
+    @property
+    def mixed_tokens(self) -> int:
+        """How many earlier tokens the keys and values of a token depend on."""
+        return 0
 
     def score_features(self, context: BuildContext) -> ScoreFeatures | None:
         """Return what the attention requires of a backend; None without a softmax, or if it is known only when built."""

@@ -204,7 +204,7 @@ def window_counts_tokens(subject: Subject) -> None:
     # The reach without an attention window may be limited as well, by chunks for example.
     wide = _softened(subject.make("none", n_layers=1, attention=subject.spec.replace(window=CONTEXT_LENGTH)))
     for at, ((first, last), (_, furthest)) in enumerate(zip(reach(model, 14), reach(wide, 14), strict=True)):
-        wanted = min(at + 4, furthest)
+        wanted = min(at + 4 + subject.spec.mixed_tokens, furthest)
         seen = f"with window 5, token {at} reaches tokens {first} to {last}, not {at} to {wanted}"
         expect((first, last) == (at, wanted), seen)
 

@@ -62,6 +62,7 @@ WRONG: list[dict[str, Any]] = [
     {"norm": "batch"},
     {"norm": {"name": "rms", "epsilon": 1e-6}},
     {"attention": {"name": "multi-head", "softcap": 30.0}, "attention_backend": "sdpa"},
+    {"attention": {"name": "multi-head", "relative_width": 4}, "attention_backend": "flex"},
     {"layers": [{"position": "learned"}, {}]},
     {"attention": {"name": "multi-head", "n_heads": 4, "d_value": 4, "tie_kv": True}},
     {"attention": {"name": "multi-head", "n_heads": 4, "d_value": 4}, "position": {"name": "shaw", "values": True}},
@@ -299,6 +300,32 @@ NAMED = (
         "linear": "low-rank",
     },
     {"block": {"name": "shared-branch", "attention_rank": 2}, "n_layers": 2},
+    {
+        "attention": {
+            "name": "grouped-query",
+            "n_heads": 4,
+            "n_kv_heads": 2,
+            "kv_conv": 3,
+            "relative_width": 2,
+            "d_value": 5,
+        },
+        "position": {"name": "query-temperature", "growth": "smooth"},
+        "block": {"name": "pre-norm", "output_conv": 4},
+        "feedforward": {"name": "gated", "hidden_norm": {"name": "affine", "bias": "none", "shared": True}},
+        "layers": [
+            {},
+            {"attention": {"window": 7, "reuse_kv": True}},
+            {"attention": {"reuse_kv": True}},
+            {
+                "feedforward": {
+                    "name": "experts",
+                    "router": {"name": "sigmoid", "always": 2, "selection_bias": True},
+                    "output_norm": {"name": "affine", "shared": True},
+                }
+            },
+        ],
+        "n_layers": 4,
+    },
     {
         "attention": {"name": "convolutional", "n_heads": 4, "n_kv_heads": 2, "d_head": 4, "head_width": 3, "norm": "layer"},
         "block": {"name": "pre-norm", "output_norm": "affine", "stream_norm": {"name": "affine", "bias": "none"}},

@@ -116,6 +116,7 @@ def small(**changes: Any) -> GPT:
         {"name": "rwkv4", "d_inner": 24},
         {"name": "differential", "n_heads": 4, "n_kv_heads": 2},
         {"name": "convolutional", "n_heads": 4, "n_kv_heads": 2, "d_head": 8, "feature_width": 3, "sliding_window": 5},
+        {"name": "grouped-query", "n_heads": 4, "d_head": 8, "kv_conv": 3, "relative_width": 3, "window": 5},
         {"name": "expert-heads", "n_experts": 4, "n_kv_heads": 2},
         {"name": "lightning", "d_head": 8},
         {"name": "hybrid", "recurrence": {"name": "lightning", "d_head": 8}},

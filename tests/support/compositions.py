@@ -462,6 +462,41 @@ SPECS: dict[str, dict[str, Any]] = {
         },
         "layers": [{}, {"feedforward": {"weights_on": "input", "latent": None, "expert": {"activation": "xielu"}}}],
     },
+    "short-convolutions": {
+        "position": {"name": "query-temperature", "growth": "smooth", "strength": 0.5, "interval": 3},
+        "attention": {**GROUPED, "qk_norm": RMS, "scale": 0.2, "kv_conv": 3, "relative_width": 3, "relative_extent": 5},
+        "block": {"name": "pre-norm", "output_conv": 4},
+        "feedforward": {"name": "gated", "d_hidden": 20, "hidden_norm": {"name": "affine", "bias": "none", "shared": True}},
+        "n_layers": 4,
+        "layers": [
+            {},
+            {"attention": {"n_kv_heads": 4, "window": 6, "relative_extent": 6}, "position": "none"},
+            {"attention": {"d_value": 5, "kv_conv": 2}, "block": {"output_norm": "rms", "output_conv": 2}},
+            {
+                "attention": {"tie_kv": True, "relative_width": None, "relative_extent": None},
+                "feedforward": {
+                    "name": "experts",
+                    "n_experts": 5,
+                    "router": {"name": "sigmoid", "k": 2, "always": 2, "selection_bias": True, "scale": 1.5},
+                    "expert": {"name": "gated", "d_hidden": 12, "hidden_norm": None},
+                    "output_norm": {"name": "affine", "bias": "none", "shared": True},
+                },
+            },
+        ],
+    },
+    "relative-logits": {
+        "position": "alibi",
+        "attention": {
+            "name": "multi-head",
+            **HEADS,
+            "relative_width": 2,
+            "relative_extent": 4,
+            "softcap": 5.0,
+            "sinks": True,
+        },
+        "n_layers": 3,
+        "layers": [{}, {"attention": {"reuse_kv": True, "relative_width": 3, "dropout": 0.1}}, {"position": "t5-bias"}],
+    },
     "convolutional": {
         "attention": {"name": "convolutional", "n_heads": 4, "n_kv_heads": 2, "d_head": 6, "sliding_window": 5},
         "embedding": {"norm": {"name": "affine", "bias": "before"}},

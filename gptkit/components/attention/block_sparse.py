@@ -97,6 +97,8 @@ class BlockSparseSpec(GroupedQuerySpec):
             yield Problem(
                 ("local_blocks",), f"should be at most top_blocks, {self.top_blocks}; lower it, or raise top_blocks"
             )
+        if self.relative_width is not None:
+            yield Problem(("relative_width",), "the indexer does not choose keys by relative terms; remove relative_width")
         if self.reuse_kv:
             yield Problem(("reuse_kv",), "the keys of an earlier layer have no index; remove reuse_kv")
 

@@ -37,6 +37,7 @@ class HeadedSpec(AttentionSpec):
         "qk_norm_order": "qk_norm",
         "clip_order": "clip_qkv",
         "gate_bias": "output_gate",
+        "relative_extent": "relative_width",
     }
 
     n_heads: int | None = Field(
@@ -83,6 +84,23 @@ class HeadedSpec(AttentionSpec):
     head_gate: Literal["sigmoid", "softplus"] | None = Field(
         None, description="Multiply each head's output by one number, computed from the input with this function (Laguna)."
     )
+    kv_conv: int | None = Field(
+        None,
+        ge=1,
+        description="Width in tokens of causal convolutions of each feature of keys and values, which are added to them "
+        "after their projection (Canon-B layers, arXiv 2512.17351; Inkling: 4).",
+    )
+    relative_width: int | None = Field(
+        None,
+        ge=1,
+        description="Relative features of a head: a projection of the input, which mixes so many learned profiles over "
+        "distances into a term of the scores, after a softcap (Inkling: 16). None by default.",
+    )
+    relative_extent: int | None = Field(
+        None,
+        ge=1,
+        description="Distances with a relative term, counted from 0; by default, the window, or 1024 without one.",
+    )
     output_norm: NormSpec | None = optional_component(
         description="Norm over all heads' outputs, after gates and before the output projection (BitNet)."
     )
@@ -96,9 +114,13 @@ class HeadedSpec(AttentionSpec):
     def depends_on_position(self) -> bool:
         return self.chunk is not None
 
+    @property
+    def mixed_tokens(self) -> int:
+        return 0 if self.kv_conv is None else self.kv_conv - 1
+
     def kv_form(self, parts: LayerParts) -> Hashable:
         """Return the form of a layer's keys and values: what layers that share them have in common."""
-        return (self.kv_heads, self.d_head, self.d_value, self.window, self.mask_pattern(), parts.position)
+        return (self.kv_heads, self.d_head, self.d_value, self.window, self.mask_pattern(), self.kv_conv, parts.position)
 
     def kv_source(self, index: int, layers: Sequence[LayerParts]) -> int | None:
         own = next((layer for layer in layers if layer.index == index), None)
@@ -119,7 +141,11 @@ class HeadedSpec(AttentionSpec):
     def resolved(self, context: BuildContext) -> Any:
         n_heads = self.n_heads or max(1, context.d_model // (self.d_head or 64))
         d_head = self.d_head or max(1, context.d_model // n_heads)
-        return self.replace(n_heads=n_heads, d_head=d_head, d_value=None if self.d_value == d_head else self.d_value)
+        extent = self.relative_extent
+        if self.relative_width is not None and extent is None:
+            extent = self.window or 1024
+        d_value = None if self.d_value == d_head else self.d_value
+        return self.replace(n_heads=n_heads, d_head=d_head, d_value=d_value, relative_extent=extent)
 
     def head_shape(self) -> HeadShape:
         assert self.n_heads is not None
@@ -175,6 +201,7 @@ class HeadedSpec(AttentionSpec):
             context.parts.position,
             softcap=self.softcap is not None,
             sinks=self.sinks,
+            added_term=self.relative_width is not None,
             dropout=self.dropout > 0,
             pattern=self.mask_pattern() is not None,
         )
@@ -199,6 +226,9 @@ class GroupedQuerySpec(HeadedSpec):
         Cross-layer attention (CLA, https://arxiv.org/abs/2405.12981): with `reuse_kv`, a layer computes queries only, and
         has no cache. Sharing by pairs is `layers: [{}, {attention: {reuse_kv: true}}]`; in Gemma 3n and 4 the last layers
         all read the last layer before them of their kind.
+        With `kv_conv`, k_t and v_t are k_t + Σ_i w_i ⊙ k_{t−i} of the projected ones, likewise v, before clipping and norms.
+        With `relative_width` R and `relative_extent` L, score[h, t, s] += r_{t,h} · table[:, t − s] where t − s < L, with
+        r = W_r x and table (R, L). `position: query-temperature` scales queries and r alike (Inkling).
     """
 
     formula: ClassVar[str] = r"""

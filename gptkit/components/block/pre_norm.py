@@ -28,9 +28,10 @@ class PreNormSpec(BlockSpec):
         x ← x + residual_scale · dropout(feedforward(norm(x)))
         With `stream_norm` and `output_norm`, each with own weights for each branch:
         x ← stream_norm(x) + residual_scale · dropout(output_norm(branch(norm(x))))
+        With `output_conv`, a branch's output u becomes u_t + Σ_i w_i ⊙ u_{t−i}, i from 0 to output_conv − 1, before its norm
 
     Shapes:
-        (B, T, d_model) → (B, T, d_model)
+        (B, T, d_model) → (B, T, d_model); cache with `output_conv`: 2 · (output_conv − 1) · d_model values per row
 
     Paper:
         https://arxiv.org/abs/2002.04745
@@ -59,6 +60,12 @@ class PreNormSpec(BlockSpec):
     feedforward_norm: NormSpec | None = optional_component(
         description="Norm of the feed-forward's input; the layer's by default (A.X K2: without gates before a dense one)."
     )
+    output_conv: int | None = Field(
+        None,
+        ge=1,
+        description="Width in tokens of a causal convolution of each feature of a branch's output, which is added to it "
+        "(Canon layers, arXiv 2512.17351; Inkling: 4). None by default.",
+    )
     output_norm: NormSpec | None = optional_component(
         description="Norm of each branch's output, with weights of its own; none by default (ZAYA1: affine)."
     )
@@ -70,6 +77,7 @@ class PreNormSpec(BlockSpec):
         {},
         {"feedforward_norm": "layer", "residual_scale": 0.5},
         {"output_norm": "rms", "stream_norm": "affine"},
+        {"output_conv": 3},
     )
 
     @property

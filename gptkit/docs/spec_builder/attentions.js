@@ -6,7 +6,7 @@ const Attentions = (() => {
 
   /** The form of keys and values: what layers that share them have in common. */
   function form(c, position) {
-    return JSON.stringify([c.n_kv_heads ?? c.n_heads, c.d_head, c.d_value ?? c.d_head, c.window, c.chunk, position]);
+    return JSON.stringify([c.n_kv_heads ?? c.n_heads, c.d_head, c.d_value ?? c.d_head, c.window, c.chunk, c.kv_conv, position]);
   }
 
   /** Whether a layer attends to the keys and values of an earlier one; otherwise it is added to those that have some. */
@@ -40,6 +40,14 @@ const Attentions = (() => {
     const inputs = layer.d_input ?? walk.d_model;  // those of a branch may be wider
     const packed = (c.n_heads + kv) * c.d_head + (values + gates) * value;
     walk.linear(`${name}.${reuses ? "query" : c.tie_kv ? "qk" : "qkv"}`, layer.linear, inputs, packed, c.qkv_bias);
+    if (c.kv_conv && !reuses) {
+      const all = c.n_kv_heads ?? c.n_heads;
+      for (const [each, size] of [["k", c.d_head], ["v", value]]) walk.matrix(`${name}.${each}_conv`, all * size * c.kv_conv);
+    }
+    if (c.relative_width) {
+      walk.linear(name + ".relative.features", layer.linear, inputs, c.n_heads * c.relative_width, false);
+      walk.add(name + ".relative.table", c.relative_width * c.relative_extent);
+    }
     if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, inputs, c.n_heads, false);
     walk.norm(name + ".output_norm", c.output_norm ?? null, c.n_heads * value);
     walk.linear(name + ".output", layer.linear, c.n_heads * value, walk.d_model, c.output_bias);

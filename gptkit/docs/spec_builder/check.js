@@ -95,7 +95,7 @@ const Check = (() => {
   }
 
   const flagged = {
-    softcap: c => (c.softcap ?? null) !== null, sinks: c => c.sinks === true, dropout: c => c.dropout > 0, pattern: c => (c.chunk ?? null) !== null,
+    added_term: c => (c.relative_width ?? null) !== null, softcap: c => (c.softcap ?? null) !== null, sinks: c => c.sinks === true, dropout: c => c.dropout > 0, pattern: c => (c.chunk ?? null) !== null,
   };
   const SOFTMAX = ["multi-head", "grouped-query", "convolutional", "latent", "simple", "single-head"];
 

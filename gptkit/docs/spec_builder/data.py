@@ -29,7 +29,7 @@ from gptkit.runs.spec import ExperimentSpec
 __all__ = ["builder_data"]
 
 _KIND = "#/$defs/kind."
-_FEATURES = ("softcap", "sinks", "dropout", "pattern", "content_term", "value_term", "bias")
+_FEATURES = ("softcap", "sinks", "dropout", "pattern", "content_term", "added_term", "value_term", "bias")
 
 
 def builder_data(registry: Registry) -> dict[str, Any]:

@@ -139,6 +139,7 @@ const Parameters = (() => {
     for (const [place, norm] of [["output", spec.output_norm], ["stream", spec.stream_norm]]) {
       if (spec.name === "pre-norm") for (const each of ["attention", "feedforward"]) walk.norm(`${name}.${each}_${place}_norm`, norm, walk.d_model);
     }
+    if (spec.output_conv) for (const each of ["attention", "feedforward"]) walk.matrix(`${name}.${each}_conv`, walk.d_model * spec.output_conv);
     if (spec.name === "laurel") {
       walk.linear(name + ".left", layer.linear, walk.d_model, spec.rank, false);
       walk.linear(name + ".right", layer.linear, spec.rank, walk.d_model, false);

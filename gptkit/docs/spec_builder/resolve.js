@@ -132,6 +132,7 @@ const Resolve = (() => {
   function headed(c, x) {
     c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / (c.d_head || 64)));
     c.d_head = c.d_head || Math.max(1, Math.floor(x.d_model / c.n_heads));
+    if (c.relative_width && !c.relative_extent) c.relative_extent = c.window || 1024;
   }
 
   /** Round as Python does: halves to the even number. */

@@ -28,9 +28,11 @@ from gptkit.nn.forward import Forward, size_key
 from gptkit.nn.initial import Role
 from gptkit.nn.position import build_position
 
-__all__ = ["SoftmaxAttention"]
+__all__ = ["AddedTerm", "SoftmaxAttention"]
 
 _EAGER = EagerBackend()
+AddedTerm = Callable[[KeyOffset, int], Tensor]
+"""Function of the offset of the keys in view and their number S that returns a term of the scores, (B, H, T, S)."""
 
 
 class SoftmaxAttention(Attention):
@@ -167,8 +169,14 @@ class SoftmaxAttention(Attention):
         q_BHTD, k_BKTD, v_BKTV = self.project(x_BTE, forward)
         return self.combine(self.attend(q_BHTD, k_BKTD, v_BKTV, forward), x_BTE)
 
-    def attend(self, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTV: Tensor, forward: Forward) -> Tensor:
-        """Apply position, cache, mask and softmax to this call's queries, keys and values; return (B, H, T, V)."""
+    def attend(
+        self, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTV: Tensor, forward: Forward, added: AddedTerm | None = None
+    ) -> Tensor:
+        """Apply position, cache, mask and softmax to this call's queries, keys and values; return (B, H, T, V).
+
+        Args:
+            added: returns the added term of `score` for the keys in view, from their offset and number; None without one.
+        """
         if self.rotates or self.norms_after:
             q_BHTD, k_BKTD = self.rotate(q_BHTD, k_BKTD, forward)
         state = cast("TokenState | None", forward.state(self))
@@ -177,19 +185,22 @@ class SoftmaxAttention(Attention):
             offset, (k_BKTD, v_BKTV) = state.append(k_BKTD, v_BKTV)
         if self.provided_key is not None:
             forward.publish(self, self.provided_key, (k_BKTD, v_BKTV, offset))
-        return self.score(q_BHTD, k_BKTD, v_BKTV, forward, offset)
+        term = None if added is None else added(offset, k_BKTD.shape[2])
+        return self.score(q_BHTD, k_BKTD, v_BKTV, forward, offset, term)
 
-    def attend_to_provided(self, q_BHTD: Tensor, key: Hashable, forward: Forward) -> Tensor:
+    def attend_to_provided(self, q_BHTD: Tensor, key: Hashable, forward: Forward, added: AddedTerm | None = None) -> Tensor:
         """Apply position, mask and softmax to this call's queries and the keys and values that an earlier layer provides.
 
         Args:
             key: what that layer's `provide` returned; this layer declares it in ``reads``.
+            added: as for `attend`.
         """
         if self.rotates or self.norms_after:
             # Keys are required by the contract of a position; these are not used.
             q_BHTD = self.rotate(q_BHTD, q_BHTD[:, : self.heads.n_kv_heads], forward)[0]
         k_BKSD, v_BKSV, offset = forward.read(self, key)
-        return self.score(q_BHTD, k_BKSD, v_BKSV, forward, offset)
+        term = None if added is None else added(offset, k_BKSD.shape[2])
+        return self.score(q_BHTD, k_BKSD, v_BKSV, forward, offset, term)
 
     def provide(self) -> Hashable:
         """Let later layers attend to this layer's keys and values in view, and return the key under which they read them."""

@@ -13,14 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gptkit.components.attention.modules.relative_logits import RelativeLogits
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.addition import TakesAddition
-from gptkit.nn.attention.softmax import SoftmaxAttention
+from gptkit.nn.attention.softmax import AddedTerm, SoftmaxAttention
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.state import LayerState
+from gptkit.nn.cache.view import KeyOffset
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial, consecutive
+from gptkit.nn.short_convolution import ShortConvolution
 from gptkit.nn.tensor_parallel import Divided, Division
 
 if TYPE_CHECKING:
@@ -62,7 +65,7 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
             softcap=spec.softcap,
             sinks=spec.sinks,
             norms_after=norms if after else None,
-            added_term=added_term,
+            added_term=added_term or spec.relative_width is not None,
         )
         if norms is not None and not after:
             self.q_norm, self.k_norm = norms
@@ -95,6 +98,11 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         self.packed = "query" if source is not None else "qk" if self.ties else "qkv"
         """Name of the packed projection. Rows: all query heads, then keys, then values, then gates; head by head."""
         self.add_module(self.packed, context.linear(context.d_model, sum(self.widths), bias=spec.qkv_bias))
+        self.k_conv, self.v_conv = (_conv(spec, width, own=source is None) for width in (d_head, self.d_value))
+        self.relative: RelativeLogits | None = None
+        if spec.relative_width is not None:
+            assert spec.relative_extent is not None
+            self.relative = RelativeLogits(context, n_heads, spec.relative_width, spec.relative_extent)
         self.head_gate = context.linear(context.d_model, n_heads, bias=False) if spec.head_gate else None
         self.gate_function: Callable[[Tensor], Tensor] = F.softplus if spec.head_gate == "softplus" else torch.sigmoid
         d_values = n_heads * self.d_value
@@ -144,6 +152,10 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         }
         if self.head_gate is not None:
             result["head_gate.weight"] = Divided(-2, {"query heads": n_heads})
+        if self.k_conv is not None:
+            result |= {f"{name}.weight": Divided(-3, {"key heads": n_kv_heads}) for name in ("k_conv", "v_conv")}
+        if self.relative is not None:
+            result |= {"relative.features.weight": Divided(-2, {"query heads": n_heads}), "relative.table": "shared"}
         for name, norm in self.named_children():
             if name not in ("q_norm", "k_norm", "v_norm"):
                 continue
@@ -184,6 +196,9 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         gate_BTHD = parts.pop() if self.gated else None
         if self.ties:
             parts.append(parts[1])
+        if self.k_conv is not None and self.v_conv is not None:
+            for index, conv in ((1, self.k_conv), (2, self.v_conv)):
+                parts[index] = conv(parts[index].flatten(2), forward).view_as(parts[index])
         if self.changes_heads:
             parts = self._changed(*parts)
         q_BHTD, *kv_BKTD = (part.transpose(1, 2) for part in parts)
@@ -191,7 +206,7 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
             k_BKTD, v_BKTD = kv_BKTD
             out_BHTD = self.attend_own(x_BTE, q_BHTD, k_BKTD, v_BKTD, forward)
         else:
-            out_BHTD = self.attend_to_provided(q_BHTD, self.source_key, forward)
+            out_BHTD = self.attend_to_provided(q_BHTD, self.source_key, forward, self._relative_term(x_BTE, forward))
         out_BTHD = out_BHTD.transpose(1, 2)
         if gate_BTHD is not None and self.gate_bias is not None:
             gate_BTHD = gate_BTHD + self.gate_bias.to(gate_BTHD.dtype)[:, None]
@@ -206,7 +221,21 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
 
     def attend_own(self, x_BTE: Tensor, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, forward: Forward) -> Tensor:
         """Return the heads' outputs (B, H, T, D) for this call's queries, keys and values, and the layer's input."""
-        return self.attend(q_BHTD, k_BKTD, v_BKTD, forward)
+        return self.attend(q_BHTD, k_BKTD, v_BKTD, forward, self._relative_term(x_BTE, forward))
+
+    def _relative_term(self, x_BTE: Tensor, forward: Forward) -> AddedTerm | None:
+        relative = self.relative
+        if relative is None:
+            return None
+        r_BHTR = relative.queries(x_BTE)
+        if self.rotates:
+            r_BHTR = self.position.scale_unrotated(r_BHTR, self.prepared(forward))
+
+        def term(offset: KeyOffset, n_keys: int) -> Tensor:
+            terms: Tensor = relative(r_BHTR, forward.query_positions, forward.key_positions(offset, n_keys))
+            return terms
+
+        return term
 
     def _changed(self, *parts: Tensor) -> list[Tensor]:
         """Return queries, and own keys and values, each (B, T, heads, D), after norms, clipping and scaling."""
@@ -251,6 +280,10 @@ class EachHead(nn.Module):
         each = [{name: stack[head] for name, stack in own.items() if stack is not None} for head in range(self.n_heads)]
         heads = [functional_call(norm, each[head], (x_BTHD[..., head, :],)) for head in range(self.n_heads)]
         return torch.stack(heads, dim=-2)
+
+
+def _conv(spec: HeadedSpec, width: int, *, own: bool) -> ShortConvolution | None:
+    return ShortConvolution(spec.kv_heads * width, spec.kv_conv) if own and spec.kv_conv is not None else None
 
 
 def _qk_norm(spec: HeadedSpec, context: BuildContext, n_heads: int) -> nn.Module:

@@ -17,7 +17,9 @@ from gptkit.components.attention.written.parts import (
     position_parts,
     relative_position,
 )
+from gptkit.components.attention.written.relative_logits import relative_logits
 from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, linear, written
+from gptkit.kinds.written_convolution import short_convolution
 
 if TYPE_CHECKING:
     from gptkit.components.attention.grouped_query import HeadedSpec
@@ -49,6 +51,9 @@ HEADED_FIELDS = (
     "gate_bias",
     "head_gate",
     "output_norm",
+    "kv_conv",
+    "relative_width",
+    "relative_extent",
 )
 """Fields of `HeadedSpec` that the template writes."""
 
@@ -78,6 +83,7 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         ("D_VALUE", spec.d_value, "features of a value"),
         ("VALUE_SCALE", None if spec.value_scale == 1 else spec.value_scale, "factor of the values"),
         ("ATTENTION_SCALE", spec.scale, "factor of the dot products"),
+        ("KV_CONV", spec.kv_conv, "tokens of the convolutions of keys and values"),
         ("ATTENTION_DROPOUT", spec.dropout or None, "share of the attention weights dropped in training"),
     ):
         if value is not None:
@@ -106,6 +112,10 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         parts["v_norm"] = written(spec.v_norm, context, dim=Name("$D_HEAD" if spec.d_value is None else "$D_VALUE"))
     d_input, own = input_width(context)
     settings |= own
+    if spec.kv_conv is not None:
+        parts["short_convolution"] = short_convolution
+    if spec.relative_width is not None:
+        parts["relative_logits"] = relative_logits(spec, context)
     n_packed = "3 * $N_HEADS" if not grouped else f"($N_HEADS + 2 * {key_heads})"
     if spec.output_gate:
         n_packed = f"2 * ($N_HEADS + {key_heads})" if grouped else "4 * $N_HEADS"
@@ -145,6 +155,8 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         "position": position is not None and not position.is_function,
         "v_norm": spec.v_norm is not None,
         "output_norm": spec.output_norm is not None,
+        "kv_conv": spec.kv_conv is not None,
+        "relative": spec.relative_width is not None,
     }
     values = {
         "description": "Grouped-query attention: several query heads share a key/value head."
@@ -152,6 +164,7 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         else "Causal multi-head attention.",
         **{name: linear(context, d_input, width, bias=spec.qkv_bias) for name, width in packed.items()},
         "key_heads": key_heads,
+        "value_size": d_value,
         "value_names": "q_BTX, k_BTX, v_BTX" + (", gate_BTX" if spec.output_gate else ""),
         "projection": linear(context, f"$N_HEADS * {d_value}", "D_MODEL", bias=spec.output_bias),
         "head_gate": "" if spec.head_gate is None else linear(context, d_input, "$N_HEADS", bias=False),
@@ -175,10 +188,12 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         dropout=spec.dropout,
         softcap=spec.softcap is not None,
         sinks=spec.sinks,
+        added="" if spec.relative_width is None else "self.relative(q_BHTR, positions_T, k_BHSD.shape[2])",
     )
     text += attended.replace("mask_TS", "mask_BHTS") if indexed else attended
     text += head_gate(spec.head_gate) + fill(END, outputs=outputs)
     variant = position.variant or position.name.title() if position is not None else "Plain"
+    variant = f"relative {variant}" if spec.relative_width is not None else variant
     variant = f"reusing {variant}" if reused else variant
     fields = [*HEADED_FIELDS, *(["n_kv_heads"] if grouped else [])]
     return Written(
@@ -216,6 +231,8 @@ def _positioned(
         return ""
     parts |= position_parts(position)
     calls = position_calls(position)
+    relative = "unrotated" in position.calls and "relative_logits" in parts
+    calls["unrotated"] = position.call("unrotated", x="q_BHTR") if relative else ""
     lines = fill(POSITION, **(calls | {"key": ""} if reused else calls))
     lines = "" if lines == "\n" else lines
     if not sometimes or (reused and not lines):

@@ -57,6 +57,16 @@ class $class_name(nn.Module):
         #if head_gate
         self.head_gate = $head_gate
         #end
+        #if kv_conv
+        #if not $REUSES_KV
+        d_keys, d_values = $key_heads * $D_HEAD, $key_heads * $value_size
+        self.k_conv = nn.Conv1d(d_keys, d_keys, $KV_CONV, groups=d_keys, bias=False)
+        self.v_conv = nn.Conv1d(d_values, d_values, $KV_CONV, groups=d_values, bias=False)
+        #end
+        #end
+        #if relative
+        self.relative = $relative_logits
+        #end
         #if norms
         self.q_norm = $q_norm
         #end
@@ -82,6 +92,9 @@ class $class_name(nn.Module):
 
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]$addition) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
+        #if relative
+        q_BHTR = self.relative.features(x_BTE).unflatten(-1, ($N_HEADS, -1)).transpose(1, 2)
+        #end
         #if $REUSES_KV
 '''
 
@@ -149,6 +162,14 @@ OWN = """
         #end
         #end
         #end
+        #if kv_conv
+        k_BTX, v_BTX = k_BTHD.flatten(2), v_BTHD.flatten(2)
+        start_BTX = cache.get("key_inputs", k_BTX.new_zeros(len(x_BTE), $KV_CONV - 1, k_BTX.shape[2]))
+        k_BTX, cache["key_inputs"] = $short_convolution(k_BTX, self.k_conv, start_BTX)
+        start_BTX = cache.get("value_inputs", v_BTX.new_zeros(len(x_BTE), $KV_CONV - 1, v_BTX.shape[2]))
+        v_BTX, cache["value_inputs"] = $short_convolution(v_BTX, self.v_conv, start_BTX)
+        k_BTHD, v_BTHD = k_BTX.view_as(k_BTHD), v_BTX.view_as(v_BTHD)
+        #end
         #if clip_first
         q_BTHD, k_BTHD, v_BTHD = (x.clamp(-$CLIP, $CLIP) for x in (q_BTHD, k_BTHD, v_BTHD))
         #end
@@ -196,6 +217,9 @@ POSITION = """
         #end
         #if key
         k_BHTD = $key
+        #end
+        #if unrotated
+        q_BHTR = $unrotated
         #end
 """
 

@@ -66,6 +66,9 @@ _SOFTMAX = """
         #if bias
         scores_BHTS = scores_BHTS + $bias
         #end
+        #if added
+        scores_BHTS = scores_BHTS + $added
+        #end
         scores_BHTS = scores_BHTS.masked_fill(~mask_TS, -torch.inf)
         #if sinks
         sinks_BHT1 = self.sinks[:, None, None].expand(*scores_BHTS.shape[:3], 1)
@@ -214,6 +217,7 @@ def attend(
     dropout: float = 0.0,
     softcap: bool = False,
     sinks: bool = False,
+    added: str = "",
 ) -> str:
     """Return the lines from queries, keys, values and mask to the heads' outputs, with torch's fused attention if possible.
 
@@ -221,6 +225,7 @@ def attend(
         position: the relative position; its bias requires the scores.
         scale: the expression of the scale; empty for 1/√D.
         repeats: several query heads share a key/value head.
+        added: the expression of a further term of the scores, after their soft bound; empty for none.
     """
     calls = {} if position is None else position.calls
     unknown = set(calls) - {"query", "unrotated", "key", "both", "bias", "content", "values", "recompute"}
@@ -233,11 +238,12 @@ def attend(
         for purpose in ("bias", "content", "values")
     }
     # A position that rotates both may change the width of a head, on which the default scale of torch's function depends.
-    if any(terms.values()) or softcap or sinks or "both" in calls:
+    if any(terms.values()) or added or softcap or sinks or "both" in calls:
         product = "q_BHTD @ k_BHSD.mT"
         if scale != "1.0":
             product += f" * {scale}" if scale else " / $D_HEAD**0.5"
-        return fill(_SOFTMAX, repeats=repeats, softcap=softcap, sinks=sinks, dropout=bool(dropout), scores=product, **terms)
+        flags = {"repeats": repeats, "softcap": softcap, "sinks": sinks, "dropout": bool(dropout)}
+        return fill(_SOFTMAX, **flags, scores=product, added=added, **terms)
     options = [
         *(["dropout_p=$ATTENTION_DROPOUT if self.training else 0.0"] if dropout else []),
         *([f"scale={scale}"] if scale else []),

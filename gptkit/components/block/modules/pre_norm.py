@@ -11,6 +11,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
+from gptkit.nn.short_convolution import ShortConvolution
 from gptkit.ops.dropout import dropout
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class PreNorm(Block):
         self.attention = parts.attention.build(context)
         self.feedforward_norm = (spec.feedforward_norm or parts.norm).build(context, dim=context.d_model)
         self.feedforward = parts.feedforward.build(context)
+        self.attention_conv, self.feedforward_conv = (
+            None if spec.output_conv is None else ShortConvolution(context.d_model, spec.output_conv) for _ in range(2)
+        )
         self.attention_output_norm, self.feedforward_output_norm = (_norm(spec.output_norm, context) for _ in range(2))
         self.attention_stream_norm, self.feedforward_stream_norm = (_norm(spec.stream_norm, context) for _ in range(2))
         self.dropout = spec.dropout
@@ -39,8 +43,12 @@ class PreNorm(Block):
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         branch_BTE = self.attention(self.attention_norm(x_BTE), forward)
+        if self.attention_conv is not None:
+            branch_BTE = self.attention_conv(branch_BTE, forward)
         x_BTE = self._join(x_BTE, branch_BTE, self.attention_stream_norm, self.attention_output_norm)
         branch_BTE = self.feedforward(self.feedforward_norm(x_BTE), forward)
+        if self.feedforward_conv is not None:
+            branch_BTE = self.feedforward_conv(branch_BTE, forward)
         return self._join(x_BTE, branch_BTE, self.feedforward_stream_norm, self.feedforward_output_norm)
 
     def _join(

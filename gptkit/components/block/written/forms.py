@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
+from gptkit.kinds.written_convolution import short_convolution
 
 if TYPE_CHECKING:
     from gptkit.components.block.deep_norm import DeepNormSpec
@@ -51,6 +52,10 @@ _PRE_NORM = """
         #else
         mixed_BTE = self.attention(self.attention_norm(x_BTE), positions_T, cache)
         #end
+        #if output_conv
+        start_BTE = cache.get("mixed", mixed_BTE.new_zeros(len(x_BTE), $OUTPUT_CONV - 1, D_MODEL))
+        mixed_BTE, cache["mixed"] = $short_convolution(mixed_BTE, self.attention_conv, start_BTE)
+        #end
         #if output_norm
         mixed_BTE = self.attention_output_norm(mixed_BTE)
         #end
@@ -59,6 +64,10 @@ _PRE_NORM = """
         #end
         x_BTE = $added_mixed
         fed_BTE = self.feedforward(self.feedforward_norm(x_BTE))
+        #if output_conv
+        start_BTE = cache.get("fed", fed_BTE.new_zeros(len(x_BTE), $OUTPUT_CONV - 1, D_MODEL))
+        fed_BTE, cache["fed"] = $short_convolution(fed_BTE, self.feedforward_conv, start_BTE)
+        #end
         #if output_norm
         fed_BTE = self.feedforward_output_norm(fed_BTE)
         #end
@@ -67,6 +76,8 @@ _PRE_NORM = """
         #end
         return $added_fed
 """
+
+_CONV = "nn.Conv1d(D_MODEL, D_MODEL, $OUTPUT_CONV, groups=D_MODEL, bias=False)"
 
 _POST_NORM = """
         mixed_BTE = self.attention(x_BTE, positions_T, cache)
@@ -135,7 +146,8 @@ def pre_norm(spec: PreNormSpec, context: WritingContext) -> Written:
     if not spec.shortcut:
         description = "One layer: attention, then feed-forward, each after a norm, without shortcuts."
     parts = [*(["attention_norm"] if spec.attention_input_norm else []), "attention", "feedforward_norm", "feedforward"]
-    fields = ("residual_scale", "shortcut", "attention_input_norm", "feedforward_norm", "output_norm", "stream_norm")
+    fields = ["residual_scale", "shortcut", "attention_input_norm", "feedforward_norm"]
+    fields += ["output_norm", "stream_norm", "output_conv"]
     norms = {} if spec.feedforward_norm is None else {"feedforward_norm": spec.feedforward_norm}
     for place, norm in (("output", spec.output_norm), ("stream", spec.stream_norm)):
         if norm is not None:
@@ -150,6 +162,7 @@ def pre_norm(spec: PreNormSpec, context: WritingContext) -> Written:
         spec.residual_scale,
         shortcut=spec.shortcut,
         norms=norms,
+        output_conv=spec.output_conv,
         fields=fields,
     )
 
@@ -257,6 +270,7 @@ def _block(
     output_scale: str | None = None,
     depth_scaled: bool = False,
     norms: Mapping[str, NormSpec] = MappingProxyType({}),
+    output_conv: int | None = None,
     fields: Collection[str] = ("residual_scale",),
     name: str = "Block",
 ) -> Written:
@@ -289,6 +303,7 @@ def _block(
         unnormed="feedforward_norm" not in names,
         unnormed_attention="attention_norm" not in names,
         output_norm="attention_output_norm" in names,
+        output_conv=output_conv is not None,
         stream_norm="attention_stream_norm" in names,
         added_mixed=added[0] if added else sum_with("mixed_BTE", 2),
         added_fed=added[1] if added else sum_with("fed_BTE", 3),
@@ -296,6 +311,10 @@ def _block(
     if output_scale is not None:
         assignments += f"        self.output_scale = {scale_of_output(output_scale)}\n"
     parts = {part: _part(part, context, norms) for part in names}
+    if output_conv is not None:
+        settings["OUTPUT_CONV"] = Setting(output_conv, "tokens of the convolutions of the branches' outputs")
+        parts["short_convolution"] = short_convolution
+        assignments += "".join(f"        self.{branch}_conv = {_CONV}\n" for branch in ("attention", "feedforward"))
     if "feedforward" in parts:
         filled = with_arguments(filled, parts["feedforward"])
     text = fill(_START, description=description) + assignments + "\n" + fill(_FORWARD) + filled
