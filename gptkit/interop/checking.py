@@ -75,12 +75,13 @@ def require_shape(name: str, entry: TensorEntry, shape: tuple[int, ...], place: 
 def _accept_rows(
     moves: Sequence[Move], entries: Mapping[str, TensorEntry], full: Mapping[str, str], expected: dict[str, Tensor]
 ) -> None:
-    """Expect the rows of the files where a layout accepts any (`Layout.any_rows`), and their total is right."""
+    """Expect the rows of the files where a layout accepts any (`Layout.any_rows`, `more_rows`), and they are enough."""
     for move in moves:
-        if not move.layout.any_rows:
+        if not move.layout.any_rows and not move.layout.more_rows:
             continue
         shapes = [entries[full[name]].shape for name in move.external]
-        if sum(shape[0] for shape in shapes if shape) == sum(len(expected[name]) for name in move.external):
+        rows, needed = sum(shape[0] for shape in shapes if shape), sum(len(expected[name]) for name in move.external)
+        if rows == needed or (move.layout.more_rows and rows > needed):
             for name, shape in zip(move.external, shapes, strict=True):
                 expected[name] = expected[name].new_empty(shape[0], *expected[name].shape[1:])
 

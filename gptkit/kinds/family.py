@@ -27,9 +27,11 @@ class Layout(ABC):
 
     Class variables:
         any_rows: only the total number of the external tensors' rows is checked: programs cut them differently.
+        more_rows: an external tensor may have more rows than `split` returns; `join` does not read them.
     """
 
     any_rows: ClassVar[bool] = False
+    more_rows: ClassVar[bool] = False
 
     @abstractmethod
     def join(self, parts: Sequence[Tensor], layer: Any) -> Tensor:

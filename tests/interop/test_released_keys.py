@@ -16,6 +16,29 @@ from tests.support.tiny_models import MODELS
 transformers = pytest.importorskip("transformers")
 
 KEYS: dict[str, dict[str, Any]] = {
+    "inkling_text": {
+        "use_sconv": True,
+        "use_embed_norm": True,
+        "use_gate_bias": True,
+        "use_global_scale": True,
+        "q_bias": False,
+        "norm_after_topk": True,
+        "gate_activation": "sigmoid",
+        "o_bias": False,
+        "final_logit_softcapping": None,
+        "layer_types": None,
+        "local_layer_ids": [0, 1],
+        "mlp_layer_types": None,
+        "dense_mlp_idx": 2,
+        "conv_kernel_size": None,
+        "sconv_kernel_size": 4,
+        "max_position_embeddings": None,
+        "model_max_length": 1048576,
+        "dense_intermediate_size": 96,
+        "unpadded_vocab_size": 290,
+        "num_mtp_layers": 8,
+        "mtp_local_layer_ids": [0, 2],
+    },
     "zaya": {
         "rope_parameters": {"hybrid": {"rope_theta": 1e4}, "hybrid_sliding": {"rope_theta": 1e4}, "rope_type": "default"}
     },
@@ -144,6 +167,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "starcoder2": {"activation_function": "gelu", "mlp_type": "default", "norm_type": "layer_norm"},
 }
 OTHERS: dict[str, dict[str, Any]] = {
+    "inkling_text": {"norm_after_topk": False},
     "zaya": {"num_experts_per_tok": 2},
     "axk2": {"layer_types": ["full_attention"] * 3},
     "zamba": {"attention_hidden_size": 48},

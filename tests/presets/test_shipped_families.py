@@ -71,8 +71,9 @@ PUBLISHED = {
 }
 
 
-UNUSED = {"longcat-flash": 28 * 256 * 2 * 2048 * 6144}
-"""Parameters of transformers' class that it does not use: projections of experts that return their input."""
+UNUSED = {"longcat-flash": 28 * 256 * 2 * 2048 * 6144, "inkling": 966 * 2 * 6144}
+"""Parameters of transformers' class that have no effect: projections of experts that return their input, and rows of ids
+without a logit."""
 
 
 def count(model: Any, ignored: Sequence[str] = ()) -> int:
