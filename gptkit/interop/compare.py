@@ -27,6 +27,7 @@ from gptkit.model.gpt import GPT
 from gptkit.model.merging import has_adapters, merged_model
 from gptkit.nn.attention.base import Attention
 from gptkit.nn.block import Block
+from gptkit.nn.short_convolution import ShortConvolution
 
 __all__ = ["TOLERANCE", "Drift", "Reading", "compare", "distance", "is_part_of"]
 
@@ -194,6 +195,8 @@ class _Pairs:
                 spec = part_of(layer, name)
                 if spec is not None:
                     self._add(child, f"blocks.{index}.{path}", spec.name, self.blocks[index])
+                elif isinstance(child, ShortConvolution):
+                    self._add(child, f"blocks.{index}.{path}", layer.block.name, self.blocks[index])
                 # Attentions side by side have an output projection each.
                 for inner, module in child.named_children():
                     if isinstance(child, Attention) and isinstance(module, Attention):
@@ -220,7 +223,15 @@ class _Pairs:
         # The output of a branch is that of its last projection, even where the external module also adds the residual.
         last = _LAST.get(part.rpartition(".")[2])
         leaf = None if last is None else getattr(module, last, None)
-        if isinstance(leaf, nn.Module):
+        factor = self._external(f"{part}.hidden_norm")
+        if factor and factor not in self.modules:
+            # A factor of the feed-forward itself there, after its last projection: the whole external module.
+            hooked, other = module, factor.rpartition(".")[0]
+        elif isinstance(module, ShortConvolution):
+            # With what it is added to: the module that has the convolution.
+            hooked, other = module, self._external(part).rpartition(".")[0]
+            other = "" if other == block else other
+        elif isinstance(leaf, nn.Module):
             hooked, other = leaf, self._external(f"{part}.{last}")
         elif last == "down":
             # Experts have no last projection of their own: the whole external module, whatever its name. Where they are

@@ -27,7 +27,10 @@ Models = dict[str, tuple[Path, Path]]
 # that the next layer has there, blocks within blocks.
 NESTED = {"gemma4": True, "gemma3n": False}
 """Blocks within blocks, and whether what the outer ones return is compared; of several streams, it is not."""
-PLAIN = ("llama", "gemma2", "falcon-40b", "bloom", "opt-350m", "deepseek_v3", "qwen3_next", "mixtral", "minimax")
+PLAIN = (
+    *("llama", "gemma2", "falcon-40b", "bloom", "opt-350m", "deepseek_v3", "qwen3_next", "mixtral"),
+    *("minimax", "inkling_text"),
+)
 KINDS = (*PLAIN, *NESTED)
 
 
@@ -92,6 +95,11 @@ def test_run_equals_its_imported_model(models: Models, name: str) -> None:
         ("deepseek_v3", "blocks.2.attention.kv_latent_norm.weight", "blocks.2.attention"),
         ("qwen3_next", "blocks.1.attention.decay_bias", "blocks.1.attention"),
         ("mixtral", "blocks.1.feedforward.router.scores.weight", "blocks.1.feedforward"),
+        ("inkling_text", "blocks.0.feedforward.hidden_norm.weight", "blocks.0.feedforward"),
+        ("inkling_text", "blocks.1.feedforward.output_norm.weight", "blocks.1.feedforward"),
+        ("inkling_text", "blocks.1.attention.v_conv.weight", "blocks.1.attention"),
+        ("inkling_text", "blocks.2.attention.relative.table", "blocks.2.attention"),
+        ("inkling_text", "blocks.1.attention_conv.weight", "blocks.1.attention_conv"),
         ("minimax", "embedding.norm.weight", "embedding"),
         ("minimax", "blocks.1.attention.gate.weight", "blocks.1.attention"),
         ("minimax", "blocks.1.feedforward_norm.weight", "blocks.1.feedforward_norm"),
