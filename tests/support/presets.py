@@ -93,6 +93,8 @@ def shrink(value: Any, each: int = 2) -> Any:
                 small[key] = min(item, each)
             if key == "zero_experts" and item:  # a group, beside those of the others
                 small[key] = 4
+            if key == "router" and isinstance(item, dict) and item.get("always"):  # besides those to choose from
+                small["n_experts"] = SMALL["n_experts"] + item["always"]
             if key == "fraction" and item < 1:
                 small[key] = 0.5
             if key in ("short", "long"):  # a divisor for each rotated pair of features
