@@ -89,7 +89,7 @@ class GrowsWithTheCall(Mutant, QueryTemperatureSpec):
             return super().prepare(positions - positions[..., :1])
 
     name: Literal["grows-with-the-call"] = "grows-with-the-call"  # type: ignore[assignment]
-    growth: Literal["logarithm", "power"] = Field("power", description="How queries grow.")
+    growth: Literal["logarithm", "power", "smooth"] = Field("power", description="How queries grow.")
     strength: float = Field(2.0, description="The exponent.")
     interval: int = Field(4, description="Tokens.")
     caught_by = "cached-equals-full"
