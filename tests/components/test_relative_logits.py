@@ -12,6 +12,7 @@ from gptkit.core.errors import SpecError
 from gptkit.files import validate_data
 from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
+from gptkit.nn.cache.ring import RingState
 from gptkit.nn.forward import Forward
 from tests.support.learning import N_TOKENS, assert_learns, repeated
 
@@ -105,6 +106,17 @@ def test_pieces_equal_one_call(spec: dict[str, Any]) -> None:
         cache = model.new_cache(2, left_padding_B=torch.tensor([3, 3]), static=static)
         pieces = [model(piece, cache=cache).logits for piece in padded.split([2, 4, 1, 26], dim=1)]
         torch.testing.assert_close(torch.cat(pieces, dim=1)[:, 3:], full)
+
+
+@torch.no_grad()
+def test_static_cache_of_a_window_is_a_ring() -> None:
+    """Terms of distances do not need keys in the order of the text."""
+    model = make({**SPECS["window"], "context_length": 256})
+    ids = torch.randint(V, (2, 200), generator=torch.Generator().manual_seed(0))
+    cache = model.new_cache(2, static=True)
+    assert {type(state) for state in cache.states} == {RingState}
+    pieces = [model(piece, cache=cache).logits for piece in ids.split([40, *[1] * 60, 9, 91], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids).logits)
 
 
 def test_extent_is_the_window_by_default() -> None:

@@ -34,6 +34,8 @@ MORE: list[tuple[str, dict[str, Any]]] = [
         {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "reuse_kv": True, "qk_norm": "rms"},
     ),
     ("attention", {"name": "multi-head", **HEADS, "tie_kv": True, "v_norm": "rms", "qk_norm": "rms", "qkv_bias": True}),
+    ("attention", {"name": "grouped-query", **HEADS, "n_kv_heads": 2, "kv_conv": 3, "relative_width": 3, "window": 6}),
+    ("attention", {"name": "multi-head", **HEADS, "tie_kv": True, "kv_conv": 2, "relative_width": 2, "relative_extent": 7}),
     ("attention", {"name": "multi-head", **HEADS, "output_norm": "rms", "output_gate": True}),
     ("attention", {"name": "latent", "n_heads": 3, "kv_rank": 10, "q_rank": 7, "d_nope": 6, "d_rotary": 8, "d_value": 5}),
     (

@@ -301,11 +301,14 @@ class SoftmaxAttention(Attention):
         spans = [reach for reach in reaches if reach is not None]
         return min(spans) if spans else None
 
-    def new_state(self, allocation: Allocation) -> LayerState | None:
+    @property
+    def orders_keys(self) -> bool:
+        """Whether keys and values in view must be in the order of the text: terms that depend on them may sum over them."""
         features = self.features
-        # Terms that depend on keys or values may sum over them, so these must be in the order of the text.
-        ordered = features.content_term or features.added_term or features.value_term
-        return allocation.tokens(*self.cached_shapes, window=self.reach, ordered=ordered)
+        return features.content_term or features.added_term or features.value_term
+
+    def new_state(self, allocation: Allocation) -> LayerState | None:
+        return allocation.tokens(*self.cached_shapes, window=self.reach, ordered=self.orders_keys)
 
     def state_bytes_per_token(self, dtype: torch.dtype) -> float:
         return sum(n_heads * width for n_heads, width in self.cached_shapes) * dtype.itemsize

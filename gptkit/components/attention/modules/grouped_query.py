@@ -67,6 +67,7 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
             norms_after=norms if after else None,
             added_term=added_term or spec.relative_width is not None,
         )
+        self.adds_to_scores = added_term
         if norms is not None and not after:
             self.q_norm, self.k_norm = norms
         self.source_key: Hashable | None = None if source is None else source.provide()
@@ -177,6 +178,11 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
 
     def state_bytes_per_token(self, dtype: torch.dtype) -> float:
         return 0.0 if self.source_key is not None else super().state_bytes_per_token(dtype)
+
+    @property
+    def orders_keys(self) -> bool:
+        # Relative terms depend on the distance of a key alone, wherever it is in view.
+        return self.features.content_term or self.features.value_term or self.adds_to_scores
 
     @property
     def addition_widths(self) -> tuple[int, ...]:
