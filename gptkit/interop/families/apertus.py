@@ -31,7 +31,7 @@ class ApertusFamily(Decoder):
     base: ClassVar[float] = 12000000.0
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        if config.value("rope_scaling") or config.value("rope_parameters"):
+        if config.value("rope_scaling") or config.value("rope_parameters") is not None:
             return super().read_position(config)
         config.only("rope_theta", self.base, why="without rope_parameters, transformers has 12000000")
         return {"name": "rotary", "base": self.base, "scaling": SCALING}

@@ -36,7 +36,7 @@ class CwmFamily(Decoder):
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"bos_token_id": 1, "eos_token_id": 2},)
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        if config.value("rope_scaling") or config.value("rope_parameters"):
+        if config.value("rope_scaling") or config.value("rope_parameters") is not None:
             return super().read_position(config)
         config.only("rope_theta", self.base, 1000000, why="without rope_parameters, transformers has 1000000")
         return read_rotary(ExternalConfig(SCALING), config, self.base)

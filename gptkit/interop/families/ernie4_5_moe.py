@@ -22,7 +22,7 @@ class Ernie45MoeFamily(Ernie45Family):
     model_type: ClassVar[str] = "ernie4_5_moe"
     architecture: ClassVar[str] = "Ernie4_5_MoeForCausalLM"
     harmless: ClassVar[frozenset[str]] = (
-        Ernie45Family.harmless | INERT | keys("moe_capacity moe_gate moe_norm_min moe_use_aux_free num_nextn_predict_layers")
+        Ernie45Family.harmless | INERT | keys("moe_capacity moe_gate moe_use_aux_free num_nextn_predict_layers")
     )
     ignored: ClassVar[tuple[str, ...]] = (*Ernie45Family.ignored, r"model\.mtp_.*")
     d_head: ClassVar[int | None] = None
@@ -34,6 +34,8 @@ class Ernie45MoeFamily(Ernie45Family):
         plain, width = super().read_feedforward(config), config.integer("moe_intermediate_size", 1536)
         router = {"name": "softmax-top-k", "selection_bias": True, "renormalize": True}
         router["k"] = config.integer(config.alias("moe_k", "num_experts_per_tok"), 6)
+        if config.number("moe_norm_min", 1e-12) > 1e-6:
+            config.refuse("moe_norm_min", "gptkit has no lower bound of the weights' sum, which has no effect up to 1e-6")
         n_experts = config.integer(config.alias("moe_num_experts", "num_experts"), 64)
         n_shared = config.integer("moe_num_shared_experts", 2)
         shared = dense(plain, width * n_shared) if n_shared else None

@@ -29,6 +29,8 @@ class Exaone4Family(Olmo2Family):
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         window, interval = config.nullable("sliding_window", 4096), self._interval(config)
         slides = read_windows(config, all_but_every(interval if window else 1, n_layers))
+        if window == 0:
+            config.refuse("sliding_window", "a window has at least one token; write null for layers without windows")
         if window is None and any(slides):
             config.refuse("layer_types", "it has sliding windows, and sliding_window is null")
         # Without windows, all layers have positions.
@@ -39,7 +41,10 @@ class Exaone4Family(Olmo2Family):
         pattern = config.value("sliding_window_pattern")
         if isinstance(pattern, str) and pattern == "L" * (len(pattern) - 1) + "G":
             return len(pattern)
-        return config.integer("sliding_window_pattern", 4)
+        interval = config.integer("sliding_window_pattern", 4)
+        if interval < 0:
+            config.refuse("sliding_window_pattern", "it should be the distance of layers with full attention")
+        return interval
 
     def config(self, model: Any) -> dict[str, Any]:
         result = {**super().config(model), **write_windows(model)}

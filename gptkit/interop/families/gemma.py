@@ -31,7 +31,9 @@ class GemmaFamily(Decoder):
         return {**super().read_norm(config), "offset": 1, "cast": "after"}
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
-        # The first releases say `gelu` and mean its approximation, as they said in `hidden_activation` later.
-        config.value("hidden_activation" if self.activation[0] == "hidden_act" else "hidden_act")
+        first = self.activation[0] == "hidden_act"
+        config.value("hidden_activation" if first else "hidden_act")
         result = super().read_feedforward(config)
-        return {**result, "activation": "gelu-tanh" if result["activation"] == "gelu" else result["activation"]}
+        # The first releases say `gelu` and mean its approximation, as they said in `hidden_activation` later.
+        renamed = first and config.value("hidden_act") == "gelu"
+        return {**result, "activation": "gelu-tanh" if renamed else result["activation"]}

@@ -31,6 +31,7 @@ class Gemma3Family(Gemma2Family):
         return read_two(config, 1e6, 1e4)[0]
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
+        config.only("attn_logit_softcapping", None, why="transformers ignores it in Gemma 3; remove it from the file")
         return {**super().read_attention(config), "qk_norm": self.read_norm(config)}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:

@@ -23,11 +23,17 @@ class GPTNeoXFamily(Decoder):
     ignored: ClassVar[tuple[str, ...]] = (r".*\.attention\.(masked_)?bias", r".*\.rotary_emb\.inv_freq")
     eps: ClassVar[tuple[str, float]] = ("layer_norm_eps", 1e-5)
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu")
+    fraction: ClassVar[float] = 0.25
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        base = config.number(config.alias("rotary_emb_base", "rope_theta"), 10000.0)
-        fraction = config.number(config.alias("rotary_pct", "partial_rotary_factor"), 0.25)
-        return read_rope(config, base=base, fraction=fraction)
+        own = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+        usual = {"rope_theta": 10000.0, "partial_rotary_factor": self.fraction}
+        values = {key: config.number(name, usual[key]) for key, name in own.items()}
+        section = config.section("rope_scaling" if config.value("rope_scaling") else "rope_parameters")
+        for key, name in own.items():
+            if key in config and config.number(key) != section.number(key, values[key]):
+                config.refuse(key, f"transformers reads {name} in this family, which is {values[key]:g}; remove one of them")
+        return read_rope(config, base=values["rope_theta"], fraction=values["partial_rotary_factor"])
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         bias = config.flag("attention_bias", True)

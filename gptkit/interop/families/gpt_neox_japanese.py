@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.gpt_neox import GPTNeoXFamily
 from gptkit.interop.families.parts.activations import read_activation, write_activation
-from gptkit.interop.families.parts.rope import read_rope
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -23,11 +22,7 @@ class GPTNeoXJapaneseFamily(GPTNeoXFamily):
     prefix: ClassVar[str] = "gpt_neox_japanese."
     tied: ClassVar[bool] = True
     attention_biases: ClassVar[bool] = False
-
-    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        base = config.number(config.alias("rotary_emb_base", "rope_theta"), 10000.0)
-        fraction = config.number(config.alias("rotary_pct", "partial_rotary_factor"), 1.0)
-        return read_rope(config, base=base, fraction=fraction)
+    fraction: ClassVar[float] = 1.0
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {"name": "multi-head", "n_heads": config.integer("num_attention_heads")}

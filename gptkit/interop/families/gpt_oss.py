@@ -32,7 +32,7 @@ class GptOssFamily(Decoder):
     d_head: ClassVar[int | None] = 64
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        if config.value("rope_scaling") or config.value("rope_parameters"):
+        if config.value("rope_scaling") or config.value("rope_parameters") is not None:
             return super().read_position(config)
         return read_rotary(ExternalConfig(YARN), config, config.number("rope_theta", self.base))
 

@@ -21,10 +21,10 @@ class Olmo3Family(Olmo2Family):
     architecture: ClassVar[str] = "Olmo3ForCausalLM"
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        return read_two(config, 5e5, config.number("rope_theta", 5e5))[0]
+        return read_two(config, 5e5, 5e5, "")[0]
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        local = read_two(config, 5e5, config.number("rope_theta", 5e5))[1]
+        local = read_two(config, 5e5, 5e5, "")[1]
         slide = {"attention": {"window": config.nullable("sliding_window", 4096)}, "position": local}
         return [slide if each else {} for each in read_windows(config, all_but_every(4, n_layers))]
 

@@ -36,8 +36,16 @@ class Phi3Family(Decoder):
         return super().model(config)
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        config.value("original_max_position_embeddings")
-        return super().read_position(config)
+        # A value beside the mapping has priority in transformers; where it is missing, it is the default of the class.
+        key = "original_max_position_embeddings"
+        trained, position = config.integer(key, 4096), super().read_position(config)
+        scaling = position.get("scaling") or {}
+        if scaling.get("name") not in ("llama3", "longrope") or scaling["original_context_length"] == trained:
+            return position
+        section = config.section("rope_scaling" if config.value("rope_scaling") else "rope_parameters")
+        if key in section:
+            section.refuse(key, f"transformers reads {key} beside the mapping, which is {trained}; set it there")
+        return {**position, "scaling": {**scaling, "original_context_length": trained}}
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         return {**super().read_attention(config), "window": config.nullable("sliding_window")}

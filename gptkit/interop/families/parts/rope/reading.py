@@ -24,7 +24,8 @@ def read_rope(
         partial: whether the family rotates a part of each head; else `partial_rotary_factor` is refused.
     """
     base = config.number("rope_theta", base)
-    fraction = config.number("partial_rotary_factor", fraction)
+    # Null leaves whole heads rotated: the classes have their default for a missing key alone.
+    fraction = 1.0 if config.is_null("partial_rotary_factor") else config.number("partial_rotary_factor", fraction)
     if fraction_key:
         config.agree("partial_rotary_factor", fraction_key)
         fraction = config.number(fraction_key, fraction)
@@ -36,8 +37,16 @@ def read_rope(
     return read_rotary(section, config, base, fraction)
 
 
-def read_two(config: ExternalConfig, base: float, local_base: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the positions of full and of sliding layers; the keys of old versions scale only the former."""
+def read_two(
+    config: ExternalConfig, base: float, local_base: float, local_key: str = "rope_local_base_freq"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the positions of full and of sliding layers; the keys of old versions scale only the former.
+
+    Args:
+        config: the configuration.
+        base, local_base: the defaults of `rope_theta` and of `local_key`.
+        local_key: the key of the base of sliding layers; empty in a family that has none.
+    """
     nested = config.section("rope_parameters")
     section = nested.section("full_attention") if "full_attention" in nested else config.section("rope_scaling")
     scaling = config.value("rope_scaling")
@@ -45,11 +54,18 @@ def read_two(config: ExternalConfig, base: float, local_base: float) -> tuple[di
         config.refuse(
             "rope_scaling", "rope_parameters scales the layers with full attention otherwise; remove one of the two"
         )
+    if scaling and scaling.get("type", "default") != "default" and "rope_type" not in scaling:
+        config.refuse("rope_scaling", "transformers ignores type in this family; rename it to rope_type, or remove it")
     for each in (section, nested.section("sliding_attention")):
         _whole_heads(each)
     full = read_rotary(section, config, config.number("rope_theta", base))
-    local = read_rotary(nested.section("sliding_attention"), config, config.number("rope_local_base_freq", local_base))
-    return full, {"scaling": None, **local}
+    local = nested.section("sliding_attention")
+    if not local_key and "rope_theta" in config and "rope_theta" not in local and config.number("rope_theta") != local_base:
+        config.refuse(
+            "rope_theta", "transformers applies it to full layers alone; give the base of both types in rope_parameters"
+        )
+    local_position = read_rotary(local, config, config.number(local_key, local_base) if local_key else local_base)
+    return full, {"scaling": None, **local_position}
 
 
 def read_typed(

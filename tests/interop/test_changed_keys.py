@@ -1,0 +1,84 @@
+"""Configurations in which some keys have unusual values: imported as transformers computes them, or refused."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gptkit
+from gptkit.core.errors import ExternalModelError
+from gptkit.interop.conversion import families, read_model
+from tests.support.parity import distance, kernel, logits_of, make, model_class, random_ids
+from tests.support.tiny_models import MODELS
+
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 2.0, 4.0, 9.0]}
+
+EQUAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma-gelu": ("gemma", {"hidden_act": "gelu"}),
+    "gemma2-gelu": ("gemma2", {"hidden_activation": "gelu"}),
+    "gpt_oss-empty": ("gpt_oss", {"rope_parameters": {}}),
+    "apertus-empty": ("apertus", {"rope_parameters": {}, "rope_scaling": None}),
+    "cwm-empty": ("cwm", {"rope_parameters": {}, "rope_scaling": None}),
+    "glm4_moe-null": ("glm4_moe", {"partial_rotary_factor": None}),
+    "phi3-trained": ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": 24}),
+}
+"""Models of `MODELS` and their changed keys."""
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("gemma3", {"attn_logit_softcapping": 2.0}, "attn_logit_softcapping is .*: transformers ignores it"),
+    ("gemma3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is .*: transformers ignores type"),
+    ("gemma3n", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is .*: transformers ignores type"),
+    ("olmo3", {"rope_theta": 500.0}, "rope_theta is .*: transformers applies it to full layers alone"),
+    ("olmo3", {"rope_local_base_freq": 500.0}, "unknown keys: 'rope_local_base_freq'"),
+    ("exaone4", {"sliding_window": 0}, "sliding_window is .*: a window has at least one token"),
+    ("ernie4_5_moe", {"moe_norm_min": 0.5}, "moe_norm_min is .*: gptkit has no lower bound"),
+    (
+        "phi3",
+        {"rope_scaling": {**LONG, "original_max_position_embeddings": 16}},
+        "original_max_position_embeddings is .*: transformers reads .* which is 4096",
+    ),
+    ("gpt_neox", {"rope_theta": 500.0}, "rope_theta is .*: transformers reads rotary_emb_base"),
+    ("gpt_neox", {"partial_rotary_factor": 0.75}, "partial_rotary_factor is .*: transformers reads rotary_pct"),
+    ("gpt_neox_japanese", {"rope_theta": 500.0}, "rope_theta is .*: transformers reads rotary_emb_base"),
+]
+"""Models of `MODELS`, their changed keys, and the error."""
+
+
+@pytest.mark.parametrize("case", EQUAL)
+def test_changed_keys_are_read_and_written_as_in_transformers(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, changes = EQUAL[case]
+    family, options = MODELS[name]
+    monkeypatch.setitem(MODELS, case, (family, deepcopy({**options, **changes})))
+    model, ids = make(case, tmp_path / "external"), random_ids()
+    # The keys as they are in the changed file, not as the class saves them.
+    file = tmp_path / "external" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    expected = logits_of(model, ids)
+    run = gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")
+    with torch.no_grad():
+        assert distance(run.model(ids).logits, expected) < 5e-5
+    gptkit.export_model(tmp_path / "run", tmp_path / "exported")
+    load = model_class(model.config).from_pretrained
+    again, report = load(tmp_path / "exported", attn_implementation=kernel(case), output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert distance(logits_of(again.eval(), ids), expected) < 1e-6
+
+
+@pytest.mark.parametrize(("name", "changes", "error"), REFUSED)
+def test_changed_keys_are_refused(name: str, changes: dict[str, Any], error: str) -> None:
+    kind, options = MODELS[name]
+    model_type = getattr(transformers, f"{kind}Config").model_type
+    family = next(each for each in families().values() if each.model_type == model_type)
+    read_model(family, {**options, "model_type": model_type})
+    with pytest.raises(ExternalModelError, match=error):
+        read_model(family, {**options, **changes, "model_type": model_type})
