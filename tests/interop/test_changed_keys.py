@@ -19,11 +19,17 @@ from tests.support.tiny_models import MODELS
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+FULL = "full_attention"
 LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 2.0, 4.0, 9.0]}
 
 EQUAL: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma-gelu": ("gemma", {"hidden_act": "gelu"}),
     "gemma2-gelu": ("gemma2", {"hidden_activation": "gelu"}),
+    "gemma2-full": ("gemma2", {"layer_types": [FULL] * 3}),
+    "gemma3-full": ("gemma3", {"layer_types": [FULL] * 7}),
+    "cohere2-full": ("cohere2", {"layer_types": [FULL] * 5}),
+    "gpt_oss-full": ("gpt_oss", {"layer_types": [FULL] * 3}),
+    "olmo3-full": ("olmo3", {"layer_types": [FULL] * 5}),
     "gpt_oss-empty": ("gpt_oss", {"rope_parameters": {}}),
     "apertus-empty": ("apertus", {"rope_parameters": {}, "rope_scaling": None}),
     "cwm-empty": ("cwm", {"rope_parameters": {}, "rope_scaling": None}),

@@ -38,6 +38,6 @@ class Cohere2Family(CohereFamily):
         return [{"attention": {"window": window}} if each else {"position": "none"} for each in slides]
 
     def config(self, model: Any) -> dict[str, Any]:
-        result = {**super().config(model), **write_windows(model)}
+        result = {**super().config(model), **write_windows(model, 4096)}
         del result["use_qk_norm"]
         return result

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.gemma import GemmaFamily
-from gptkit.interop.families.parts.windows import all_but_every, read_windows
+from gptkit.interop.families.parts.windows import all_but_every, read_windows, write_windows
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -47,15 +47,13 @@ class Gemma2Family(GemmaFamily):
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
-        windows = [layer.attention.window for layer in layers]
         attention = layers[0].attention
         return {
             **super().config(model),
             "query_pre_attn_scalar": round((attention.scale or attention.d_head**-0.5) ** -2),
             "attn_logit_softcapping": attention.softcap,
             "final_logit_softcapping": model.head.softcap,
-            "sliding_window": next((window for window in windows if window), None),
-            "layer_types": ["sliding_attention" if window else "full_attention" for window in windows],
+            **write_windows(model, 4096),
         }
 
     def rules(self, model: Any) -> list[Rule]:

@@ -61,7 +61,7 @@ class GptOssFamily(Decoder):
         return {**result, "hidden_act": "silu", "swiglu_alpha": expert.activation.alpha, "swiglu_limit": expert.clamp}
 
     def config(self, model: Any) -> dict[str, Any]:
-        return {**super().config(model), **write_windows(model)}
+        return {**super().config(model), **write_windows(model, 128)}
 
     def rules(self, model: Any) -> list[Rule]:
         native, external = "blocks.*.feedforward.experts", "model.layers.*.mlp.experts"

@@ -32,4 +32,4 @@ class Olmo3Family(Olmo2Family):
         result = super().config(model)
         for key in ("rope_theta", "rope_scaling", "partial_rotary_factor"):
             result.pop(key, None)
-        return {**result, **write_two(model.layer_specs()), **write_windows(model)}
+        return {**result, **write_two(model.layer_specs()), **write_windows(model, 4096)}

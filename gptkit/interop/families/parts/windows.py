@@ -24,10 +24,15 @@ def read_windows(config: ExternalConfig, usual: Sequence[bool]) -> list[bool]:
     return [each == SLIDING for each in read_types(config, len(types), types, (SLIDING, FULL))]
 
 
-def write_windows(model: Any) -> dict[str, Any]:
-    """Return `sliding_window` and `layer_types` of a model."""
+def write_windows(model: Any, usual: int | None = None) -> dict[str, Any]:
+    """Return `sliding_window` and `layer_types` of a model.
+
+    Args:
+        model: the model.
+        usual: `sliding_window` of a model without windows, for classes that require the key even then.
+    """
     windows = [layer.attention.window for layer in model.layer_specs()]
     return {
-        "sliding_window": next((window for window in windows if window), None),
+        "sliding_window": next((window for window in windows if window), usual),
         "layer_types": [SLIDING if window else FULL for window in windows],
     }
