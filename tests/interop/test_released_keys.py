@@ -177,7 +177,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"scoring_func": "sigmoid"},
     "deepseek_v3": {"topk_method": "greedy"},
     "gemma": {"use_bidirectional_attention": True},
-    "gpt2": {"scale_attn_by_inverse_layer_idx": True},
+    "gpt_bigcode": {"scale_attn_by_inverse_layer_idx": True},
     "llama": {"add_cross_attention": True},
     "mimo_v2_flash": {"hybrid_layer_pattern": [0, 1, 1, 0, 1, 0, 1]},
     "mpt": {"logit_scale": 0.5},

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.parts.activations import read_activation, write_activation
+from gptkit.interop.families.parts.gpt2 import read_scales, write_scales
 from gptkit.interop.families.parts.keys import keys
+from gptkit.interop.families.parts.layers import pattern
 from gptkit.interop.families.parts.sizes import GPT2, write_sizes
 from gptkit.interop.layouts import TRANSPOSED
 from gptkit.kinds.external_config import ExternalConfig
@@ -30,13 +32,12 @@ class GPT2Family(FamilySpec):
     ignored: ClassVar[tuple[str, ...]] = (r".*\.attn\.(masked_)?bias",)
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
-        config.only("scale_attn_weights", True, why="scores are always scaled here")
-        config.only("scale_attn_by_inverse_layer_idx", False, why="scores are scaled alike in all layers here")
         d_model, n_heads = config.integer("n_embd", 768), config.integer("n_head", 12)
+        n_layers = config.layers("n_layer", 12)
         return {
             "context_length": config.integer("n_positions", 1024),
             "d_model": d_model,
-            "n_layers": config.layers("n_layer", 12),
+            "n_layers": n_layers,
             "vocab_size": config.integer("vocab_size", 50257),
             "position": "learned",
             "attention": {"name": "multi-head", "n_heads": n_heads, "qkv_bias": True, "output_bias": True},
@@ -47,12 +48,14 @@ class GPT2Family(FamilySpec):
                 "activation": read_activation(config, "activation_function", "gelu_new"),
             },
             "block": "pre-norm",
+            "layers": pattern(read_scales(config, d_model // max(1, n_heads), n_layers)),
             "head": {"name": "linear", "tied": config.flag("tie_word_embeddings", True)},
         }
 
     def config(self, model: Any) -> dict[str, Any]:
         return {
             **write_sizes(model, GPT2),
+            **write_scales(model),
             "layer_norm_epsilon": model.norm.eps,
             "n_inner": model.feedforward.d_hidden,
             "activation_function": write_activation(model.feedforward.activation),

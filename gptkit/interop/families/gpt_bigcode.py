@@ -34,6 +34,7 @@ class GPTBigCodeFamily(GPT2Family):
     }
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
+        config.only("scale_attn_by_inverse_layer_idx", False, why="transformers ignores it in this family")
         result = super().model(config)
         if config.flag("multi_query", True):
             result["attention"] |= {"name": "grouped-query", "n_kv_heads": 1}
