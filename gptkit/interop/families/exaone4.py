@@ -41,10 +41,7 @@ class Exaone4Family(Olmo2Family):
         pattern = config.value("sliding_window_pattern")
         if isinstance(pattern, str) and pattern == "L" * (len(pattern) - 1) + "G":
             return len(pattern)
-        interval = config.integer("sliding_window_pattern", 4)
-        if interval < 0:
-            config.refuse("sliding_window_pattern", "it should be the distance of layers with full attention")
-        return interval
+        return config.integer("sliding_window_pattern", 4)
 
     def config(self, model: Any) -> dict[str, Any]:
         result = {**super().config(model), **write_windows(model)}

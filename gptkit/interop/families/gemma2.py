@@ -25,8 +25,10 @@ class Gemma2Family(GemmaFamily):
     every: ClassVar[int] = 2
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
-        scale = config.number("query_pre_attn_scalar", 256) ** -0.5
-        return {**super().read_attention(config), "scale": scale, "softcap": self._cap(config, "attn", 0)}
+        features = config.number("query_pre_attn_scalar", 256)
+        if features <= 0:
+            config.refuse("query_pre_attn_scalar", "scores are divided by its square root")
+        return {**super().read_attention(config), "scale": features**-0.5, "softcap": self._cap(config, "attn", 0)}
 
     def read_head(self, config: ExternalConfig) -> dict[str, Any]:
         return {"softcap": self._cap(config, "final", 1)}

@@ -28,7 +28,10 @@ class GraniteFamily(Decoder):
         return {"name": "pre-norm", "residual_scale": config.number("residual_multiplier", 1.0)}
 
     def read_head(self, config: ExternalConfig) -> dict[str, Any]:
-        return {"scale": 1 / config.number("logits_scaling", 1.0)}
+        scaling = config.number("logits_scaling", 1.0)
+        if scaling == 0:
+            config.refuse("logits_scaling", "logits are divided by it")
+        return {"scale": 1 / scaling}
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.families.parts.experts import INERT, dense, expert_rules, first_of, sparse, write_experts
-from gptkit.interop.families.parts.layers import nth
+from gptkit.interop.families.parts.layers import nth, read_each, read_types
 from gptkit.interop.families.parts.temperature import read_temperature, write_temperature
 from gptkit.interop.layouts import TRANSPOSED, Stack
 from gptkit.kinds.external_config import ExternalConfig
@@ -45,8 +45,10 @@ class Llama4Family(Decoder):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         bare = nth(config, "no_rope_layer_interval", 4, n_layers)
-        turned = config.items("no_rope_layers", []) or [int(not each) for each in bare]
-        types = config.items("layer_types", ["chunked_attention" if each else "full_attention" for each in turned])
+        turned = [int(not each) for each in bare]
+        turned = read_each(config, "no_rope_layers", turned) if config.value("no_rope_layers") else turned
+        kinds = ("chunked_attention", "full_attention")
+        types = read_types(config, n_layers, [kinds[0] if each else kinds[1] for each in turned], kinds)
         usual = [index for index, each in enumerate(nth(config, "interleave_moe_layer_step", 1, n_layers)) if each]
         experts, chunk = config.items("moe_layers", usual), config.nullable("attention_chunk_size", 8192)
         plain = dense(super().read_feedforward(config), config.integer("intermediate_size_mlp", 16384))
@@ -65,12 +67,14 @@ class Llama4Family(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()
+        # The class needs a size of chunks even where no layer has any.
+        chunk = next((layer.attention.chunk for layer in layers if layer.attention.chunk), 8192)
         return super().config(model) | {
             **write_temperature(layers),
             "use_qk_norm": any(layer.attention.qk_norm is not None for layer in layers),
             "no_rope_layers": [int(layer.position.name == "rotary") for layer in layers],
             "layer_types": ["chunked_attention" if layer.attention.chunk else "full_attention" for layer in layers],
-            "attention_chunk_size": next((layer.attention.chunk for layer in layers if layer.attention.chunk), None),
+            "attention_chunk_size": chunk,
         }
 
     def rules(self, model: Any) -> list[Rule]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.parts.experts import dense, read_sparse, write_sparse
-from gptkit.interop.families.parts.rope import read_two, write_two
+from gptkit.interop.families.parts.rope import read_rotary, write_two
 from gptkit.interop.families.parts.windows import read_windows, write_windows
 from gptkit.interop.families.qwen3_moe import Qwen3MoeFamily
 from gptkit.kinds.external_config import ExternalConfig
@@ -33,10 +33,16 @@ class MellumFamily(Qwen3MoeFamily):
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"layer_types": ["sliding_attention", "full_attention"] * 2},)
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        return read_two(config, 5e5, 1e4)[0]
+        return self._of_type(config, "full_attention", 5e5)
+
+    def _of_type(self, config: ExternalConfig, layer_type: str, base: float) -> dict[str, Any]:
+        """Return the position of the layers of a type; transformers reads no keys beside `rope_parameters`."""
+        section = config.section("rope_parameters").section(layer_type)
+        section.only("partial_rotary_factor", 1.0, 1, why="transformers rotates whole heads in this family")
+        return {"scaling": None, **read_rotary(section, config, base)}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        local = read_two(config, 5e5, 1e4)[1]
+        local = self._of_type(config, "sliding_attention", 1e4)
         expert = self.read_feedforward(config)["expert"]
         plain = {"feedforward": dense(expert, config.integer("intermediate_size", 7168))}
         slide = {"attention": {"window": config.integer("sliding_window", 1024)}, "position": local}
@@ -50,7 +56,7 @@ class MellumFamily(Qwen3MoeFamily):
         return {**result, **write_sparse(layers)}
 
     def config(self, model: Any) -> dict[str, Any]:
-        result = {**super().config(model), **write_windows(model), **write_two(model.layer_specs())}
+        result = {**super().config(model), **write_windows(model, 1024), **write_two(model.layer_specs())}
         for key in ("rope_theta", "rope_scaling", "use_sliding_window"):
             result.pop(key, None)
         return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 from gptkit.core.errors import ExternalModelError
@@ -10,11 +12,16 @@ from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["read_activation", "write_activation"]
 
+_SAME: Mapping[str, str] = MappingProxyType(
+    {"gelu_python": "gelu", "gelu_python_tanh": "gelu_pytorch_tanh", "gelu_accurate": "gelu_pytorch_tanh"}
+)
+"""Names of transformers for other implementations of the same functions."""
+
 
 def read_activation(config: ExternalConfig, key: str, default: str) -> str:
     """Return the name of the activation that a key names (`ActivationSpec.external_names`)."""
-    result = config.text(key, default)
-    known = _activations(config.registry)
+    known, result = _activations(config.registry), config.text(key, default)
+    result = result if result in known else _SAME.get(result, result)
     if result not in known:
         clashes = "".join(f"; {clash}" for clash in (config.registry or default_registry()).clashes("activation").values())
         config.refuse(key, f"no installed activation has that name; known are {', '.join(sorted(known))}{clashes}")

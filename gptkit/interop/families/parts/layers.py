@@ -8,7 +8,7 @@ from typing import Any
 
 from gptkit.kinds.external_config import ExternalConfig
 
-__all__ = ["every", "nth", "pattern", "read_types"]
+__all__ = ["every", "nth", "pattern", "read_each", "read_types"]
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -33,8 +33,16 @@ def nth(config: ExternalConfig, key: str, usual: int, n_layers: int) -> list[boo
 
 
 def every(n: int, n_layers: int) -> list[bool]:
-    """Return whether each layer is an n-th one: layers n - 1, 2n - 1, …"""
-    return [n > 0 and (index + 1) % n == 0 for index in range(n_layers)]
+    """Return whether each layer is an n-th one: layers n - 1, 2n - 1, …; the sign of n has no effect, 0 means none."""
+    return [n != 0 and (index + 1) % n == 0 for index in range(n_layers)]
+
+
+def read_each(config: ExternalConfig, key: str, usual: Sequence[Any]) -> list[Any]:
+    """Return the list of a key, which has a value for each layer; `usual` where it is missing."""
+    values = config.items(key, list(usual))
+    if len(values) != len(usual):
+        config.refuse(key, f"it should have a value for each of {len(usual)} layers")
+    return values
 
 
 def read_types(

@@ -30,6 +30,7 @@ def read_rope(
         config.agree("partial_rotary_factor", fraction_key)
         fraction = config.number(fraction_key, fraction)
     config.value("rope_parameters")
+    config.value("original_max_position_embeddings")  # which only some scalings have
     section = config.section("rope_scaling" if config.value("rope_scaling") else "rope_parameters")
     if not partial:
         for each in (config, section):
