@@ -47,4 +47,4 @@ class CwmFamily(Decoder):
 
     def config(self, model: Any) -> dict[str, Any]:
         # The class does not accept null.
-        return {**super().config(model), **write_windows(model), "bos_token_id": 0}
+        return {**super().config(model), **write_windows(model, 8192), "bos_token_id": 0}

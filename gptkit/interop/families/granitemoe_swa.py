@@ -27,7 +27,7 @@ class GraniteMoeSWAFamily(GraniteMoeSharedFamily):
 
     def config(self, model: Any) -> dict[str, Any]:
         bases = [getattr(layer.position, "base", 0) for layer in model.layer_specs()]
-        return {**super().config(model), **write_windows(model), "layer_rope_theta": bases}
+        return {**super().config(model), **write_windows(model, 128), "layer_rope_theta": bases}
 
     def rules(self, model: Any) -> list[Rule]:
         native, block = "blocks.*.feedforward", "model.layers.*.block_sparse_moe"

@@ -28,4 +28,4 @@ class MinistralFamily(Decoder):
         return [{"attention": {"window": window}} if each else {} for each in slides]
 
     def config(self, model: Any) -> dict[str, Any]:
-        return {**super().config(model), **write_windows(model)}
+        return {**super().config(model), **write_windows(model, 4096)}
