@@ -58,6 +58,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is .*: transformers ignores type"),
     ("gemma3n", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is .*: transformers ignores type"),
     ("gpt_bigcode", {"scale_attn_by_inverse_layer_idx": True}, "inverse_layer_idx is .*: transformers ignores"),
+    ("gptj", {"scale_attn_weights": False}, "scale_attn_weights is .*: transformers always scales"),
     ("mellum", {"rope_theta": 500.0}, "unknown keys: 'rope_theta'"),
     ("mellum", {"rope_local_base_freq": 500.0}, "unknown keys: 'rope_local_base_freq'"),
     ("granite_swa", {"layer_rope_theta": [100.0]}, "layer_rope_theta is .*: it should have a value for each of 4 layers"),

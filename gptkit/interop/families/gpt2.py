@@ -29,16 +29,18 @@ class GPT2Family(FamilySpec):
         "n_ctx summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout "
         "reorder_and_upcast_attn"
     )
+    sizes: ClassVar[tuple[int, ...]] = (1024, 768, 12, 50257, 12)
+    """The first sizes of `GPT2` where the configuration has none."""
     ignored: ClassVar[tuple[str, ...]] = (r".*\.attn\.(masked_)?bias",)
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
-        d_model, n_heads = config.integer("n_embd", 768), config.integer("n_head", 12)
-        n_layers = config.layers("n_layer", 12)
+        n_positions, d_model, n_layers, vocab_size, n_heads = map(config.integer, GPT2, self.sizes)
+        n_layers = config.layers("n_layer", n_layers)
         return {
-            "context_length": config.integer("n_positions", 1024),
+            "context_length": n_positions,
             "d_model": d_model,
             "n_layers": n_layers,
-            "vocab_size": config.integer("vocab_size", 50257),
+            "vocab_size": vocab_size,
             "position": "learned",
             "attention": {"name": "multi-head", "n_heads": n_heads, "qkv_bias": True, "output_bias": True},
             "norm": {"name": "layer", "eps": config.number("layer_norm_epsilon", 1e-5)},

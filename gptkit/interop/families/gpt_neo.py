@@ -63,7 +63,8 @@ class GPTNeoFamily(FamilySpec):
         names |= {"n_head": "num_heads", "n_inner": "intermediate_size"}
         written = GPT2Family.config(GPT2Family(name="gpt2"), model)
         return {
-            **{names.get(key, key): value for key, value in written.items()},
+            # Scores are never scaled in this family.
+            **{names.get(key, key): value for key, value in written.items() if not key.startswith("scale_attn")},
             "attention_types": [[["local" if window else "global"], 1] for window in windows],
             "window_size": next((window for window in windows if window), 256),
             "activation_function": write_activation(model.feedforward.activation),

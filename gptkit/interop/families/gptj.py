@@ -24,7 +24,11 @@ class GPTJFamily(GPT2Family):
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"rotary_dim": 8},)
     harmless: ClassVar[frozenset[str]] = GPT2Family.harmless | {"rotary", "gradient_checkpointing"}
 
+    sizes: ClassVar[tuple[int, ...]] = (2048, 4096, 28, 50400, 16)
+
     def model(self, config: ExternalConfig) -> dict[str, Any]:
+        config.only("scale_attn_weights", True, why="transformers always scales scores in this family")
+        config.only("scale_attn_by_inverse_layer_idx", False, why="transformers ignores it in this family")
         result = super().model(config)
         d_head = result["d_model"] // max(1, result["attention"]["n_heads"])
         fraction = config.integer("rotary_dim", 64) / d_head
