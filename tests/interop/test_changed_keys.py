@@ -20,6 +20,7 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 FULL = "full_attention"
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 0.7, "mscale_all_dim": 1.2}
 LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 2.0, 4.0, 9.0]}
 
 EQUAL: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,6 +36,18 @@ EQUAL: dict[str, tuple[str, dict[str, Any]]] = {
     "granite_swa-full": ("granite_swa", {"layer_types": [FULL] * 4}),
     "granitemoe_swa-full": ("granitemoe_swa", {"layer_types": [FULL] * 3}),
     "llama4-full": ("llama4", {"layer_types": [FULL] * 5}),
+    "cohere_compass-scaled": (
+        "cohere_compass",
+        {
+            "rope_parameters": {
+                FULL: {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            }
+        },
+    ),
+    "dots3_note-one-mapping": ("dots3_note", {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}),
+    "dots3_note-default-base": ("dots3_note", {"rope_parameters": {}}),
+    "deepseek_v3-both": ("deepseek_v3", {"rope_scaling": YARN, "rope_parameters": {"rope_theta": 9.0}}),
     "lfm2-full": ("lfm2", {"layer_types": [FULL] * 4}),
     "lfm3-bases": ("lfm3", {"rope_parameters": {kind: {"rope_type": "default"} for kind in (FULL, "sliding_attention")}}),
     "mellum-full": ("mellum", {"layer_types": [FULL] * 3}),
@@ -66,6 +79,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("llama4", {"layer_types": [FULL]}, "layer_types is .*: it should name .* for each of 5 layers"),
     ("granite", {"logits_scaling": 0.0}, "logits_scaling is .*: logits are divided by it"),
     ("gemma2", {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is .*: scores are divided by its square root"),
+    (
+        "dots3_note",
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+        "rope_type is .*: gptkit has no scaling of rotary positions",
+    ),
+    ("dots3_note", {"swa_qk_rope_head_dim": 4}, "swa_head_dim is .*: it should be swa_qk_nope_head_dim"),
     ("olmo3", {"rope_theta": 500.0}, "rope_theta is .*: transformers applies it to full layers alone"),
     ("olmo3", {"rope_local_base_freq": 500.0}, "unknown keys: 'rope_local_base_freq'"),
     ("exaone4", {"sliding_window": 0}, "sliding_window is .*: a window has at least one token"),

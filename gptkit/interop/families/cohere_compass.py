@@ -41,7 +41,8 @@ class CohereCompassFamily(Cohere2Family):
         if nested.value(layer_type) is None:
             return {"name": "none"}
         nested.section(layer_type, AXES)
-        return read_typed(config, layer_type, 10000.0)
+        # Null, so that a layer does not inherit the scaling of the other type.
+        return {"scaling": None, **read_typed(config, layer_type, 10000.0)}
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         d_head = config.integer("hidden_size") // max(1, config.integer("num_attention_heads"))

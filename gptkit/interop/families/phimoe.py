@@ -24,7 +24,7 @@ class PhimoeFamily(Decoder):
     base: ClassVar[float] = 1e6
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
-        section = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
+        section = config.section("rope_scaling" if config.value("rope_scaling") else "rope_parameters")
         short, long = (section.maybe(key) for key in ("short_mscale", "long_mscale"))
         if short != long:
             section.refuse("long_mscale", f"it differs from short_mscale {short}; sine and cosine have one factor here")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gptkit.interop.families.parts.keys import keys
@@ -12,7 +12,6 @@ from gptkit.kinds.external_config import ExternalConfig
 __all__ = ["INDEXED", "SLIDING", "TINY", "layer_type", "read_rotary_of", "read_sizes", "read_types", "write_types"]
 
 INDEXED, SLIDING, FULL = "indexed_attention", "sliding_attention", "full_attention"
-BASES = {INDEXED: 80000000.0, SLIDING: 50000.0, FULL: 80000000.0}
 SIZES = {
     "n_heads": ("num_attention_heads", 128, 64),
     "q_rank": ("q_lora_rank", 1024, 1024),
@@ -36,18 +35,31 @@ def read_types(config: ExternalConfig, n_layers: int) -> list[str]:
 
 
 def read_rotary_of(config: ExternalConfig, layer_type: str) -> dict[str, Any]:
-    """Return the position of a type of layers."""
+    """Return the position of a type of layers: of its own mapping in `rope_parameters`, or of one mapping for all types."""
     # transformers computes the rotated part of the head from other keys.
-    section = config.section("rope_parameters").section(layer_type, keys("partial_rotary_factor"))
-    section.only("rope_type", "default", why="gptkit has no scaling of rotary positions in this family")
-    return {"name": "rotary", "base": section.number("rope_theta", BASES[layer_type]), "layout": "interleaved"}
+    part = keys("partial_rotary_factor")
+    base, local = config.number("rope_theta", 8e7), config.number("swa_rope_theta", 5e4)
+    section = config.section("rope_parameters", part)
+    if any(isinstance(each, Mapping) for each in section.data.values()):
+        section = section.section(layer_type, part)
+    elif "rope_parameters" not in config and layer_type == SLIDING:
+        base = local
+    for key in ("rope_type", "type"):
+        section.only(key, "default", why="gptkit has no scaling of rotary positions in this family")
+    return {"name": "rotary", "base": section.number("rope_theta", base), "layout": "interleaved"}
 
 
 def read_sizes(config: ExternalConfig, index: int) -> dict[str, Any]:
     """Return the fields in which the attention of a layer with a window differs from the others."""
     window = {"window": config.integer("sliding_window", 512)}
     if "per_layer_config" not in config:
-        return window | {own: config.integer(f"swa_{key}", default) for own, (key, _, default) in SIZES.items()}
+        sizes = {own: config.integer(f"swa_{key}", default) for own, (key, _, default) in SIZES.items()}
+        config.value("swa_num_key_value_heads")  # all heads have the same latent
+        width = config.integer("swa_head_dim", 256)
+        sizes["d_rotary"] = config.integer("swa_qk_rope_head_dim", width - sizes["d_nope"])
+        if width != sizes["d_nope"] + sizes["d_rotary"]:
+            config.refuse("swa_head_dim", "it should be swa_qk_nope_head_dim + swa_qk_rope_head_dim")
+        return window | sizes
     section = config.section("per_layer_config").section(str(index), keys("head_dim num_key_value_heads"))
     sizes = {own: section.integer(key, config.integer(key, default)) for own, (key, default, _) in SIZES.items()}
     return window | sizes

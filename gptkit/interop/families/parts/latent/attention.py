@@ -52,7 +52,7 @@ class LatentAttention(Decoder):
 
     def read_rope(self, config: ExternalConfig) -> ExternalConfig:
         """Return the mapping of rope parameters."""
-        return config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
+        return config.section("rope_scaling" if config.value("rope_scaling") else "rope_parameters")
 
     def sharpening(self, config: ExternalConfig) -> float:
         """Return the factor by which YaRN multiplies queries and keys."""
