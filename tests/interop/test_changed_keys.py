@@ -19,8 +19,10 @@ from tests.support.tiny_models import MODELS
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+ABSENT: Any = object()
 FULL = "full_attention"
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 0.7, "mscale_all_dim": 1.2}
+HALF = {"rope_type": "default", "partial_rotary_factor": 0.5}
 LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 2.0, 4.0, 9.0]}
 
 EQUAL: dict[str, tuple[str, dict[str, Any]]] = {
@@ -47,7 +49,10 @@ EQUAL: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "dots3_note-one-mapping": ("dots3_note", {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}),
     "dots3_note-default-base": ("dots3_note", {"rope_parameters": {}}),
+    "deepseek_v2-shared": ("deepseek_v2", {"n_shared_experts": ABSENT}),
+    "deepseek_v3-shared": ("deepseek_v3", {"n_shared_experts": ABSENT}),
     "deepseek_v3-both": ("deepseek_v3", {"rope_scaling": YARN, "rope_parameters": {"rope_theta": 9.0}}),
+    "deepseek_v4-default-base": ("deepseek_v4", {"rope_parameters": {"main": HALF, "compress": HALF}}),
     "lfm2-full": ("lfm2", {"layer_types": [FULL] * 4}),
     "lfm3-bases": ("lfm3", {"rope_parameters": {kind: {"rope_type": "default"} for kind in (FULL, "sliding_attention")}}),
     "mellum-full": ("mellum", {"layer_types": [FULL] * 3}),
@@ -72,6 +77,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3n", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling is .*: transformers ignores type"),
     ("gpt_bigcode", {"scale_attn_by_inverse_layer_idx": True}, "inverse_layer_idx is .*: transformers ignores"),
     ("gptj", {"scale_attn_weights": False}, "scale_attn_weights is .*: transformers always scales"),
+    ("glm_moe_dsa", {"index_topk_pattern": 2}, "index_topk_pattern is .*: it should be a text with a letter"),
+    (
+        "deepseek_v4",
+        {"rope_parameters": {"main": {**HALF, "rope_type": "proportional"}, "compress": HALF}},
+        "rope_type is .*: the head's features that are not rotated",
+    ),
     ("mellum", {"rope_theta": 500.0}, "unknown keys: 'rope_theta'"),
     ("mellum", {"rope_local_base_freq": 500.0}, "unknown keys: 'rope_local_base_freq'"),
     ("granite_swa", {"layer_rope_theta": [100.0]}, "layer_rope_theta is .*: it should have a value for each of 4 layers"),
@@ -107,11 +118,11 @@ def test_changed_keys_are_read_and_written_as_in_transformers(
 ) -> None:
     name, changes = EQUAL[case]
     family, options = MODELS[name]
-    monkeypatch.setitem(MODELS, case, (family, deepcopy({**options, **changes})))
+    monkeypatch.setitem(MODELS, case, (family, deepcopy(_present({**options, **changes}))))
     model, ids = make(case, tmp_path / "external"), random_ids()
     # The keys as they are in the changed file, not as the class saves them.
     file = tmp_path / "external" / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    file.write_text(json.dumps(_present({**json.loads(file.read_text()), **changes})))
     expected = logits_of(model, ids)
     run = gptkit.import_model(tmp_path / "external", tmp_path / "run", tokenizer="byte")
     with torch.no_grad():
@@ -121,6 +132,10 @@ def test_changed_keys_are_read_and_written_as_in_transformers(
     again, report = load(tmp_path / "exported", attn_implementation=kernel(case), output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert distance(logits_of(again.eval(), ids), expected) < 1e-6
+
+
+def _present(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if value is not ABSENT}
 
 
 @pytest.mark.parametrize(("name", "changes", "error"), REFUSED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.parts.experts import first_of
@@ -18,6 +18,7 @@ class DeepseekV2Family(LatentDecoder):
     name: Literal["deepseek-v2"] = "deepseek-v2"
     model_type: ClassVar[str] = "deepseek_v2"
     architecture: ClassVar[str] = "DeepseekV2ForCausalLM"
+    sizes: ClassVar[Mapping[str, int]] = {"n_shared_experts": 2}
     # transformers does not renormalize in this family, whatever norm_topk_prob says.
     harmless: ClassVar[frozenset[str]] = LatentDecoder.harmless | {"norm_topk_prob"}
 

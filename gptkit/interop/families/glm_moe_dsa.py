@@ -35,6 +35,8 @@ class GlmMoeDsaFamily(DeepseekV32Family):
         usual = ["full" if max(index - first + 1, 0) % every == 0 else "shared" for index in range(n_layers)]
         letters = config.value("index_topk_pattern")
         if letters is not None:
+            if not isinstance(letters, (str, list)):
+                config.refuse("index_topk_pattern", "it should be a text with a letter for each layer, or a list")
             usual = [LETTERS.get(each, each) for each in letters]
         layers, indexers = super().read_layers(config, n_layers), read_indexers(config, n_layers, usual)
         return [{**layer, **indexer} for layer, indexer in zip(layers, indexers, strict=True)]

@@ -33,8 +33,11 @@ def read_position(config: ExternalConfig, label: str) -> dict[str, Any]:
     bases = {each: config.number(*key) for each, key in _KEYS.items()}
     nested = config.section("rope_parameters")
     if _is_nested(nested):
-        both = {each: read_rotary(nested.section(each), config, base) for each, base in bases.items()}
+        # A mapping without a base has that of `main`, whatever `compress_rope_theta` is.
+        both = {each: read_rotary(nested.section(each), config, bases["main"]) for each in bases}
         position = both[label]
+        if (position.get("scaling") or {}).get("name") == "proportional":
+            nested.section(label).refuse("rope_type", "the head's features that are not rotated are not counted here")
     else:
         # Only compressed layers are scaled.
         section = nested if nested.data else config.section("rope_scaling")

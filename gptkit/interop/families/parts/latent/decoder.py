@@ -35,7 +35,7 @@ class LatentDecoder(LatentAttention):
         config.only("moe_layer_freq", 1, why="the family has experts in every layer after the first dense ones")
         expert = {**super().read_feedforward(config), "d_hidden": config.integer("moe_intermediate_size")}
         router = {**self.read_router(config), "k": config.integer("num_experts_per_tok")}
-        shared = dense(expert, expert["d_hidden"] * self.size(config, "n_shared_experts"))
+        shared = dense(expert, expert["d_hidden"] * self.size(config, "n_shared_experts", 1))
         return sparse(config.integer("n_routed_experts"), router, expert, shared=shared)
 
     def read_dense(self, config: ExternalConfig) -> dict[str, Any]:
