@@ -9,6 +9,7 @@ from gptkit.interop.families.deepseek_v3 import DeepseekV3Family
 from gptkit.interop.families.deepseek_v32 import DeepseekV32Family
 from gptkit.interop.families.parts import dots3_note as kinds
 from gptkit.interop.families.parts import experts as moe
+from gptkit.interop.families.parts.dots3_note_sizes import read_sizes
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -53,7 +54,7 @@ class Dots3NoteFamily(DeepseekV32Family):
         usual = {key: each for key, each in self.read_attention(config).items() if "index" not in key and key != "top_k"}
         result = []
         for index, kind in enumerate(kinds.read_types(config, n_layers)):
-            sizes = kinds.read_sizes(config, index) if kind == kinds.SLIDING else {}
+            sizes = read_sizes(config, index) if kind == kinds.SLIDING else {}
             latent = {"attention": {**usual, "name": "latent", **sizes}, "position": kinds.read_rotary_of(config, kind)}
             result.append({} if kind == kinds.INDEXED else latent)
         return [{**a, **b} for a, b in zip(super().read_layers(config, n_layers), result, strict=True)]

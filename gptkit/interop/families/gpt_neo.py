@@ -61,9 +61,8 @@ class GPTNeoFamily(FamilySpec):
         windows = [layer.attention.window for layer in model.layer_specs()]
         names = {"n_positions": "max_position_embeddings", "n_embd": "hidden_size", "n_layer": "num_layers"}
         names |= {"n_head": "num_heads", "n_inner": "intermediate_size"}
-        written = GPT2Family.config(GPT2Family(name="gpt2"), model)
+        written = GPT2Family.config(GPT2Family(name="gpt2"), model)  # scores are never scaled in this family
         return {
-            # Scores are never scaled in this family.
             **{names.get(key, key): value for key, value in written.items() if not key.startswith("scale_attn")},
             "attention_types": [[["local" if window else "global"], 1] for window in windows],
             "window_size": next((window for window in windows if window), 256),

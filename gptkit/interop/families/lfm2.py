@@ -58,9 +58,8 @@ class Lfm2Family(Decoder):
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         full = config.items("full_attn_idxs", list(range(n_layers)))
         usual = ["full_attention" if index in full else "conv" for index in range(n_layers)]
-        kinds = read_types(config, n_layers, usual, ("conv", "full_attention"))
         conv = read_conv(config, 3)  # its keys are there even where no layer has a convolution
-        return [conv if kind == "conv" else {} for kind in kinds]
+        return [conv if kind == "conv" else {} for kind in read_types(config, n_layers, usual, ("conv", "full_attention"))]
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:
         result = super().write_attention([layer for layer in layers if layer.attention.name != "short-conv"])

@@ -55,12 +55,10 @@ class Lfm3Family(Lfm2Family):
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         usual = [TYPES[1] if index % 4 == 2 else TYPES[0 if index % 4 or not index else 2] for index in range(n_layers)]
-        # In a configuration with the key, both types have the class's default of `rope_theta`.
-        base = 1e6 if "rope_parameters" in config else 1e4
-        position = {"scaling": None, **read_typed(config, "sliding_attention", base)}
-        slides = {"attention": {"window": config.integer("sliding_window", 256)}, "position": position}
-        forms = {"conv": read_conv(config, 7), "sliding_attention": slides}
-        return [forms.get(kind, {}) for kind in read_types(config, n_layers, usual, TYPES)]
+        local = {"scaling": None, **read_typed(config, TYPES[2], 1e6 if "rope_parameters" in config else 1e4)}
+        slides = {"attention": {"window": config.integer("sliding_window", 256)}, "position": local}
+        forms = {TYPES[0]: read_conv(config, 7), TYPES[1]: {}, TYPES[2]: slides}
+        return [forms[kind] for kind in read_types(config, n_layers, usual, TYPES)]
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()

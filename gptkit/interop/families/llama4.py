@@ -44,8 +44,7 @@ class Llama4Family(Decoder):
         return sparse(n_experts, router, expert, shared=expert, weights_on="input")
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
-        bare = nth(config, "no_rope_layer_interval", 4, n_layers)
-        turned = [int(not each) for each in bare]
+        turned = [int(not each) for each in nth(config, "no_rope_layer_interval", 4, n_layers)]
         turned = read_each(config, "no_rope_layers", turned) if config.value("no_rope_layers") else turned
         kinds = ("chunked_attention", "full_attention")
         types = read_types(config, n_layers, [kinds[0] if each else kinds[1] for each in turned], kinds)
@@ -66,15 +65,13 @@ class Llama4Family(Decoder):
         return {**write_experts(layers, "num_local_experts", "intermediate_size"), **result}
 
     def config(self, model: Any) -> dict[str, Any]:
-        layers = model.layer_specs()
-        # The class needs a size of chunks even where no layer has any.
-        chunk = next((layer.attention.chunk for layer in layers if layer.attention.chunk), 8192)
+        layers = model.layer_specs()  # the class needs a size of chunks even where no layer has any
         return super().config(model) | {
             **write_temperature(layers),
             "use_qk_norm": any(layer.attention.qk_norm is not None for layer in layers),
             "no_rope_layers": [int(layer.position.name == "rotary") for layer in layers],
             "layer_types": ["chunked_attention" if layer.attention.chunk else "full_attention" for layer in layers],
-            "attention_chunk_size": chunk,
+            "attention_chunk_size": next((layer.attention.chunk for layer in layers if layer.attention.chunk), 8192),
         }
 
     def rules(self, model: Any) -> list[Rule]:

@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gptkit.interop.families.parts.dots3_note_sizes import write_sizes
 from gptkit.interop.families.parts.keys import keys
 from gptkit.interop.families.parts.layers import read_types as read_list
 from gptkit.kinds.external_config import ExternalConfig
 
-__all__ = ["INDEXED", "SLIDING", "TINY", "layer_type", "read_rotary_of", "read_sizes", "read_types", "write_types"]
+__all__ = ["INDEXED", "SLIDING", "TINY", "layer_type", "read_rotary_of", "read_types", "write_types"]
 
 INDEXED, SLIDING, FULL = "indexed_attention", "sliding_attention", "full_attention"
-SIZES = {
-    "n_heads": ("num_attention_heads", 128, 64),
-    "q_rank": ("q_lora_rank", 1024, 1024),
-    "kv_rank": ("kv_lora_rank", 512, 1024),
-    "d_nope": ("qk_nope_head_dim", 128, 192),
-    "d_rotary": ("qk_rope_head_dim", 64, 64),
-    "d_value": ("v_head_dim", 128, 128),
-}
-"""Keys of the sizes of attention, their defaults, and those of layers with windows."""
 
 _SMALL = {"num_attention_heads": 2, "num_key_value_heads": 2, "q_lora_rank": 14, "kv_lora_rank": 10, "head_dim": 16}
 _SMALL |= {"qk_nope_head_dim": 10, "qk_rope_head_dim": 6, "v_head_dim": 8}
@@ -49,22 +41,6 @@ def read_rotary_of(config: ExternalConfig, layer_type: str) -> dict[str, Any]:
     return {"name": "rotary", "base": section.number("rope_theta", base), "layout": "interleaved"}
 
 
-def read_sizes(config: ExternalConfig, index: int) -> dict[str, Any]:
-    """Return the fields in which the attention of a layer with a window differs from the others."""
-    window = {"window": config.integer("sliding_window", 512)}
-    if "per_layer_config" not in config:
-        sizes = {own: config.integer(f"swa_{key}", default) for own, (key, _, default) in SIZES.items()}
-        config.value("swa_num_key_value_heads")  # all heads have the same latent
-        width = config.integer("swa_head_dim", 256)
-        sizes["d_rotary"] = config.integer("swa_qk_rope_head_dim", width - sizes["d_nope"])
-        if width != sizes["d_nope"] + sizes["d_rotary"]:
-            config.refuse("swa_head_dim", "it should be swa_qk_nope_head_dim + swa_qk_rope_head_dim")
-        return window | sizes
-    section = config.section("per_layer_config").section(str(index), keys("head_dim num_key_value_heads"))
-    sizes = {own: section.integer(key, config.integer(key, default)) for own, (key, default, _) in SIZES.items()}
-    return window | sizes
-
-
 def layer_type(layer: Any) -> str:
     """Return the type of a layer of a model."""
     if layer.attention.name == "sparse-latent":
@@ -75,15 +51,9 @@ def layer_type(layer: Any) -> str:
 def write_types(layers: Sequence[Any]) -> dict[str, Any]:
     """Return the keys that the functions above read, for the layers of a model."""
     types = [layer_type(layer) for layer in layers]
-    sliding = {str(index): _sizes(layers[index].attention) for index, each in enumerate(types) if each == SLIDING}
+    sliding = {str(index): write_sizes(layers[index].attention) for index, each in enumerate(types) if each == SLIDING}
     window = next((layer.attention.window for layer in layers if layer.attention.window), None)
     bases = {each: layer.position.base for each, layer in zip(types, layers, strict=True)}
     rotary = {each: {"rope_type": "default", "rope_theta": base} for each, base in bases.items()}
     windows = {"sliding_window": window, "per_layer_config": sliding} if sliding else {}
     return {"layer_types": types, "rope_parameters": rotary, **windows}
-
-
-def _sizes(attention: Any) -> dict[str, int]:
-    result = {key: getattr(attention, own) for own, (key, *_) in SIZES.items()}
-    width = attention.d_nope + attention.d_rotary
-    return {**result, "num_key_value_heads": attention.n_heads, "head_dim": width}

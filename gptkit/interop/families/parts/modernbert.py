@@ -7,7 +7,7 @@ from typing import Any
 
 from gptkit.interop.families.parts.activations import read_activation, write_activation
 from gptkit.interop.families.parts.keys import keys
-from gptkit.interop.families.parts.rope.reading import read_typed
+from gptkit.interop.families.parts.rope import read_typed
 from gptkit.interop.families.parts.rope.writing import write_two
 from gptkit.interop.families.parts.windows import read_windows
 from gptkit.kinds.external_config import ExternalConfig

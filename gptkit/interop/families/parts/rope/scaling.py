@@ -7,7 +7,7 @@ from typing import Any
 from gptkit.interop.families.parts.rope.yarn import original_length, read_yarn
 from gptkit.kinds.external_config import ExternalConfig
 
-__all__ = ["read_rotary"]
+__all__ = ["read_rotary", "require_whole_heads"]
 
 _SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "proportional")
 
@@ -54,3 +54,8 @@ def read_rotary(
     else:
         section.refuse(key, f"gptkit has no such scaling of rotary positions, only {', '.join(_SCALINGS)}")
     return {**position, "scaling": {"name": kind, **scaling}}
+
+
+def require_whole_heads(section: ExternalConfig) -> None:
+    """Refuse rotary positions on a part of each head, where transformers rotates whole heads whatever the key says."""
+    section.only("partial_rotary_factor", 1.0, 1, why="transformers rotates whole heads in this family")
