@@ -12,10 +12,10 @@ from torch import Tensor
 from gptkit.core.errors import ExternalModelError
 from gptkit.interop.conversion import Move, renamed
 from gptkit.kinds.family import FamilySpec, Rule
-from gptkit.kinds.format import TensorEntry
+from gptkit.kinds.format import TensorEntry, Tensors
 from gptkit.model.gpt import GPT
 
-__all__ = ["check_tensors", "expected_tensors", "require_names", "require_shape", "tied_names"]
+__all__ = ["check_tensors", "check_ties", "expected_tensors", "require_names", "require_shape", "tied_names"]
 
 
 def check_tensors(
@@ -34,6 +34,42 @@ def check_tensors(
     for name, part in expected.items():
         require_shape(name, entries[full[name]], tuple(part.shape), place, whole=not part.is_floating_point())
     return full
+
+
+def check_ties(
+    family: FamilySpec, model: GPT, moves: Sequence[Move], stored: Tensors, full: Mapping[str, str], place: str
+) -> None:
+    """Check that files which store a tied weight twice have the same values in both tensors.
+
+    transformers does not tie two tensors with different values, whatever the configuration says.
+
+    Args:
+        family: the family.
+        model: the model on the meta device.
+        moves: its tensors.
+        stored: the tensors of the files.
+        full: their names in the files by their full names, of `check_tensors`.
+        place: the location of the files, for messages.
+
+    Raises:
+        ExternalModelError: the values differ; names both tensors.
+    """
+    owners = {f"embedding.{owner}": f"head.{name}" for name, owner in model.head.tied_weights.items()}
+    tables = {move.native: move.external for move in moves if move.native in owners}
+    rules = family.rules(model.spec)
+    for native, table in tables.items():
+        heads = next((match[1] for rule in rules if (match := rule.match(owners[native])) is not None), ())
+        for head, other in zip(heads, table, strict=False):
+            if head == other or head not in full:
+                continue
+            one, two = stored.get(full[head]), stored.get(full[other])
+            rows = min(len(one), len(two))
+            if one.shape[1:] != two.shape[1:] or not torch.equal(one[:rows].to(two.dtype), two[:rows]):
+                raise ExternalModelError(
+                    f"{place}: {head} has other values than {other}, and the configuration ties them (tie_word_embeddings)",
+                    hint="Set tie_word_embeddings to false in config.json, as transformers reads such files, or remove the "
+                    "tensor that does not belong to the model.",
+                )
 
 
 def expected_tensors(moves: Sequence[Move]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from gptkit.core.errors import ExternalModelError, SpecError, TokenizerError
 from gptkit.core.paths import real
 from gptkit.core.registry import Registry
 from gptkit.files import validate_data
-from gptkit.interop.checking import check_tensors
+from gptkit.interop.checking import check_tensors, check_ties
 from gptkit.interop.conversion import Move, family_of, pair, read_model
 from gptkit.interop.sampling import sampler_of
 from gptkit.interop.selection import detect_format
@@ -75,6 +75,7 @@ class External:
         """
         moves, stored = pair(self.family, self.shell), self.model.tensors()
         names = check_tensors(self.family, self.shell, moves, stored.entries, self.model.location)
+        check_ties(self.family, self.shell, moves, stored, names, self.model.location)
         return NativeTensors(moves, stored, names)
 
     def tokenizer(self) -> Tokenizer:
