@@ -83,6 +83,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"rope_parameters": {"main": {**HALF, "rope_type": "proportional"}, "compress": HALF}},
         "rope_type is .*: the head's features that are not rotated",
     ),
+    ("gemma3", {"original_max_position_embeddings": 16}, "unknown keys: 'original_max_position_embeddings'"),
     ("mellum", {"rope_theta": 500.0}, "unknown keys: 'rope_theta'"),
     ("mellum", {"rope_local_base_freq": 500.0}, "unknown keys: 'rope_local_base_freq'"),
     ("granite_swa", {"layer_rope_theta": [100.0]}, "layer_rope_theta is .*: it should have a value for each of 4 layers"),

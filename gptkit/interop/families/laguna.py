@@ -28,7 +28,7 @@ class LagunaFamily(Decoder):
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         fraction = 1.0 if ROPE in config else 0.5  # transformers' defaults, of the key and of one within it
-        return read_rotary(config.section(ROPE).section("full_attention"), config, 500000.0, fraction)
+        return read_rotary(config.section(ROPE).section("full_attention"), config, 500000.0, fraction, beside=False)
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("gating", True, "per-head", why="gptkit has one gate per head in this family")
@@ -47,7 +47,7 @@ class LagunaFamily(Decoder):
         heads = config.items(HEADS, [config.integer("num_attention_heads")] * n_layers)
         if len(heads) != n_layers or not all(type(each) is int and each > 0 for each in heads):
             config.refuse(HEADS, f"it should have a number of heads for each of {n_layers} layers")
-        rope = read_rotary(config.section(ROPE).section("sliding_attention"), config, 10000.0)
+        rope = read_rotary(config.section(ROPE).section("sliding_attention"), config, 10000.0, beside=False)
         window, local = config.integer("sliding_window", 512), {"scaling": None, "fraction": 1.0, **rope}
         full, plain = self.read_position(config), {"feedforward": super().read_feedforward(config)}
         slides, sparse = read_windows(config, [False] * n_layers), moe.read_sparse(config, n_layers, 1)

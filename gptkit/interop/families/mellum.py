@@ -39,7 +39,7 @@ class MellumFamily(Qwen3MoeFamily):
         """Return the position of the layers of a type; transformers reads no keys beside `rope_parameters`."""
         section = config.section("rope_parameters").section(layer_type)
         section.only("partial_rotary_factor", 1.0, 1, why="transformers rotates whole heads in this family")
-        return {"scaling": None, **read_rotary(section, config, base)}
+        return {"scaling": None, **read_rotary(section, config, base, beside=False)}
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         local = self._of_type(config, "sliding_attention", 1e4)

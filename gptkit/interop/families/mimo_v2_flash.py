@@ -36,7 +36,7 @@ class MiMoV2FlashFamily(Decoder):
         section = config.section("rope_parameters").section(kind)
         # transformers' defaults, of unscaled positions and of the others
         fraction = 0.334 if section.text("rope_type", "default") == "default" else 1.0
-        return read_rotary(section, config, base, fraction)
+        return read_rotary(section, config, base, fraction, beside=False)
 
     def read_attention(self, config: ExternalConfig) -> dict[str, Any]:
         unscaled = "attention_value_scale" in config.data and config.value("attention_value_scale") is None

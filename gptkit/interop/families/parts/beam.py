@@ -34,7 +34,7 @@ def _position(config: ExternalConfig, kind: str) -> dict[str, Any]:
         return TEMPERATURE
     section = sections.section(kind)
     section.only("partial_rotary_factor", 1.0, 1, why="transformers rotates whole heads in this family")
-    return {"scaling": None, **read_rotary(section, config, 10000.0)}
+    return {"scaling": None, **read_rotary(section, config, 10000.0, beside=False)}
 
 
 def write_kinds(config: dict[str, Any], model: Any) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def read_position(config: ExternalConfig, label: str) -> dict[str, Any]:
     nested = config.section("rope_parameters")
     if _is_nested(nested):
         # A mapping without a base has that of `main`, whatever `compress_rope_theta` is.
-        both = {each: read_rotary(nested.section(each), config, bases["main"]) for each in bases}
+        both = {each: read_rotary(nested.section(each), config, bases["main"], beside=False) for each in bases}
         position = both[label]
         if (position.get("scaling") or {}).get("name") == "proportional":
             nested.section(label).refuse("rope_type", "the head's features that are not rotated are not counted here")

@@ -13,9 +13,23 @@ _SCALINGS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope", "prop
 
 
 def read_rotary(
-    section: ExternalConfig, config: ExternalConfig, base: float, fraction: float = 1.0, kind: str = "default"
+    section: ExternalConfig,
+    config: ExternalConfig,
+    base: float,
+    fraction: float = 1.0,
+    kind: str = "default",
+    *,
+    beside: bool = True,
 ) -> dict[str, Any]:
-    """Return the `rotary` position for one mapping of rope parameters; `kind` is the default of `rope_type`."""
+    """Return the `rotary` position for one mapping of rope parameters.
+
+    Args:
+        section: the mapping.
+        config: the configuration.
+        base, fraction, kind: the defaults of `rope_theta`, `partial_rotary_factor` and `rope_type`.
+        beside: whether `original_max_position_embeddings` may be beside the mapping; transformers ignores it there where
+            types of layers have mappings of their own.
+    """
     position: dict[str, Any] = {"name": "rotary", "base": section.number("rope_theta", base)}
     fraction = section.number("partial_rotary_factor", fraction)
     key = "type" if "type" in section and "rope_type" not in section else "rope_type"
@@ -38,10 +52,10 @@ def read_rotary(
             "factor": section.number("factor"),
             "low_frequency_factor": section.number("low_freq_factor"),
             "high_frequency_factor": section.number("high_freq_factor"),
-            "original_context_length": original_length(section, config, longest),
+            "original_context_length": original_length(section, config if beside else None, longest),
         }
     elif kind == "yarn":
-        scaling = read_yarn(section, config, longest)
+        scaling = read_yarn(section, config if beside else None, longest)
     elif kind in ("longrope", "su"):
         kind = "longrope"
         scaling = {
@@ -49,7 +63,7 @@ def read_rotary(
             "long": section.items("long_factor"),
             "factor": section.maybe("factor"),
             "attention_factor": section.maybe("attention_factor"),
-            "original_context_length": original_length(section, config, longest),
+            "original_context_length": original_length(section, config if beside else None, longest),
         }
     else:
         section.refuse(key, f"gptkit has no such scaling of rotary positions, only {', '.join(_SCALINGS)}")

@@ -31,13 +31,14 @@ def read_two(
         config.refuse("rope_scaling", "transformers ignores type in this family; rename it to rope_type, or remove it")
     for each in (section, nested.section("sliding_attention")):
         require_whole_heads(each)
-    full = read_rotary(section, config, config.number("rope_theta", base))
+    full = read_rotary(section, config, config.number("rope_theta", base), beside=False)
     local = nested.section("sliding_attention")
     if not local_key and "rope_theta" in config and "rope_theta" not in local and config.number("rope_theta") != local_base:
         config.refuse(
             "rope_theta", "transformers applies it to full layers alone; give the base of both types in rope_parameters"
         )
-    local_position = read_rotary(local, config, config.number(local_key, local_base) if local_key else local_base)
+    local_base = config.number(local_key, local_base) if local_key else local_base
+    local_position = read_rotary(local, config, local_base, beside=False)
     return full, {"scaling": None, **local_position}
 
 

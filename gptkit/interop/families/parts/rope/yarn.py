@@ -10,17 +10,20 @@ from gptkit.kinds.external_config import ExternalConfig
 __all__ = ["original_length", "read_yarn"]
 
 
-def original_length(section: ExternalConfig, config: ExternalConfig, default: int) -> int:
-    """Return the context length before scaling; the key may be in the section, beside it, or in both, with one value."""
+def original_length(section: ExternalConfig, config: ExternalConfig | None, default: int) -> int:
+    """Return the context length before scaling; the key may be in the section, beside it, or in both, with one value.
+
+    Without a configuration it is read from the section alone.
+    """
     key = "original_max_position_embeddings"
-    own = config.integer(key) if key in config else None
+    own = config.integer(key) if config is not None and key in config else None
     result = section.integer(key, default if own is None else own)
-    if own is not None and own != result:
+    if config is not None and own is not None and own != result:
         config.refuse(key, f"{section.place} has {result:,}")
     return result
 
 
-def read_yarn(section: ExternalConfig, config: ExternalConfig, longest: int) -> dict[str, Any]:
+def read_yarn(section: ExternalConfig, config: ExternalConfig | None, longest: int) -> dict[str, Any]:
     """Return the fields of the scaling `yarn`; `longest` is the context length after scaling."""
     trained = original_length(section, config, longest)
     factor = section.number("factor", longest / trained)

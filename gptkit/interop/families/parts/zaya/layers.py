@@ -28,7 +28,7 @@ def read_position(config: ExternalConfig, kind: str = FULL) -> dict[str, Any]:
     return {
         "scaling": None,
         "fraction": 1.0,
-        **read_rotary(sections.section(kind), config, BASES[kind], 1.0 if named else 0.5),
+        **read_rotary(sections.section(kind), config, BASES[kind], 1.0 if named else 0.5, beside=False),
     }
 
 
