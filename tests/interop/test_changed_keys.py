@@ -22,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 ABSENT: Any = object()
 FULL = "full_attention"
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 0.7, "mscale_all_dim": 1.2}
+LINEAR = {"rope_type": "linear", "factor": 2.0}
 HALF = {"rope_type": "default", "partial_rotary_factor": 0.5}
 LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 2.0, 4.0, 9.0]}
 
@@ -67,6 +68,7 @@ EQUAL: dict[str, tuple[str, dict[str, Any]]] = {
     "apertus-empty": ("apertus", {"rope_parameters": {}, "rope_scaling": None}),
     "cwm-empty": ("cwm", {"rope_parameters": {}, "rope_scaling": None}),
     "glm4_moe-null": ("glm4_moe", {"partial_rotary_factor": None}),
+    "llama-no-length": ("llama", {"max_position_embeddings": ABSENT, "rope_scaling": {**LINEAR, "rope_theta": 5e3}}),
     "phi3-trained": ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": 24}),
 }
 """Models of `MODELS` and their changed keys."""
@@ -84,6 +86,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "rope_type is .*: the head's features that are not rotated",
     ),
     ("gemma3", {"original_max_position_embeddings": 16}, "unknown keys: 'original_max_position_embeddings'"),
+    ("phi3-long", {"max_position_embeddings": ABSENT}, "has no 'max_position_embeddings'"),
+    (
+        "cohere",
+        {"max_position_embeddings": ABSENT, "rope_parameters": {"rope_type": "yarn", "factor": 4.0}},
+        "has no 'max_pos",
+    ),
+    ("cohere", {"max_position_embeddings": ABSENT, "rope_scaling": {"type": "dynamic", "factor": 4.0}}, "has no 'max_pos"),
     ("mellum", {"rope_theta": 500.0}, "unknown keys: 'rope_theta'"),
     ("mellum", {"rope_local_base_freq": 500.0}, "unknown keys: 'rope_local_base_freq'"),
     ("granite_swa", {"layer_rope_theta": [100.0]}, "layer_rope_theta is .*: it should have a value for each of 4 layers"),
@@ -146,4 +155,4 @@ def test_changed_keys_are_refused(name: str, changes: dict[str, Any], error: str
     family = next(each for each in families().values() if each.model_type == model_type)
     read_model(family, {**options, "model_type": model_type})
     with pytest.raises(ExternalModelError, match=error):
-        read_model(family, {**options, **changes, "model_type": model_type})
+        read_model(family, _present({**options, **changes, "model_type": model_type}))

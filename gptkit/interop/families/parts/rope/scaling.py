@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gptkit.interop.families.parts.rope.yarn import original_length, read_yarn
+from gptkit.interop.families.parts.rope.yarn import LENGTH, original_length, read_yarn
 from gptkit.kinds.external_config import ExternalConfig
 
 __all__ = ["read_rotary", "require_whole_heads"]
@@ -40,30 +40,31 @@ def read_rotary(
         return {**position, "scaling": {"name": kind, **scaling}}
     if fraction != 1:
         position["fraction"] = fraction
-    longest = config.integer("max_position_embeddings", 2048)
     if kind == "default":
         return position
     if kind == "linear":
         scaling = {"factor": section.number("factor")}
     elif kind == "dynamic":
-        scaling = {"factor": section.number("factor"), "original_context_length": longest}
+        scaling = {"factor": section.number("factor"), "original_context_length": config.integer(LENGTH)}
     elif kind == "llama3":
         scaling = {
             "factor": section.number("factor"),
             "low_frequency_factor": section.number("low_freq_factor"),
             "high_frequency_factor": section.number("high_freq_factor"),
-            "original_context_length": original_length(section, config if beside else None, longest),
+            "original_context_length": original_length(section, config, beside=beside),
         }
     elif kind == "yarn":
-        scaling = read_yarn(section, config if beside else None, longest)
+        scaling = read_yarn(section, config, beside=beside)
     elif kind in ("longrope", "su"):
         kind = "longrope"
+        if "factor" not in section and "attention_factor" not in section:
+            config.integer(LENGTH)  # required: the quotient of both lengths is the factor
         scaling = {
             "short": section.items("short_factor"),
             "long": section.items("long_factor"),
             "factor": section.maybe("factor"),
             "attention_factor": section.maybe("attention_factor"),
-            "original_context_length": original_length(section, config if beside else None, longest),
+            "original_context_length": original_length(section, config, beside=beside),
         }
     else:
         section.refuse(key, f"gptkit has no such scaling of rotary positions, only {', '.join(_SCALINGS)}")

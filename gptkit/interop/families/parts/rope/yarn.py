@@ -7,26 +7,31 @@ from typing import Any
 
 from gptkit.kinds.external_config import ExternalConfig
 
-__all__ = ["original_length", "read_yarn"]
+__all__ = ["LENGTH", "original_length", "read_yarn"]
+
+LENGTH = "max_position_embeddings"
 
 
-def original_length(section: ExternalConfig, config: ExternalConfig | None, default: int) -> int:
-    """Return the context length before scaling; the key may be in the section, beside it, or in both, with one value.
+def original_length(section: ExternalConfig, config: ExternalConfig, *, beside: bool = True) -> int:
+    """Return the context length before scaling: the key of the section, or that of the model.
 
-    Without a configuration it is read from the section alone.
+    With `beside`, the key may be in the section, beside it, or in both, with one value. The length of the model is required
+    where it counts, since the classes have different defaults.
     """
     key = "original_max_position_embeddings"
-    own = config.integer(key) if config is not None and key in config else None
-    result = section.integer(key, default if own is None else own)
-    if config is not None and own is not None and own != result:
+    own = config.integer(key) if beside and key in config else None
+    if key not in section and own is None:
+        return section.integer(key, config.integer(LENGTH))
+    result = section.integer(key, own)
+    if own is not None and own != result:
         config.refuse(key, f"{section.place} has {result:,}")
     return result
 
 
-def read_yarn(section: ExternalConfig, config: ExternalConfig | None, longest: int) -> dict[str, Any]:
-    """Return the fields of the scaling `yarn`; `longest` is the context length after scaling."""
-    trained = original_length(section, config, longest)
-    factor = section.number("factor", longest / trained)
+def read_yarn(section: ExternalConfig, config: ExternalConfig, *, beside: bool = True) -> dict[str, Any]:
+    """Return the fields of the scaling `yarn`; arguments as for `original_length`."""
+    trained = original_length(section, config, beside=beside)
+    factor = section.number("factor") if "factor" in section else section.number("factor", config.integer(LENGTH) / trained)
     sharpening = section.maybe("attention_factor")
     scales = [section.maybe(key) for key in ("mscale", "mscale_all_dim")]
     if sharpening is None:
