@@ -54,6 +54,7 @@ EQUAL: dict[str, tuple[str, dict[str, Any]]] = {
     "deepseek_v3-shared": ("deepseek_v3", {"n_shared_experts": ABSENT}),
     "deepseek_v3-both": ("deepseek_v3", {"rope_scaling": YARN, "rope_parameters": {"rope_theta": 9.0}}),
     "deepseek_v4-default-base": ("deepseek_v4", {"rope_parameters": {"main": HALF, "compress": HALF}}),
+    "olmo_hybrid-null": ("olmo_hybrid", {"rope_theta": None, "rope_parameters": None}),
     "lfm2-full": ("lfm2", {"layer_types": [FULL] * 4}),
     "lfm3-bases": ("lfm3", {"rope_parameters": {kind: {"rope_type": "default"} for kind in (FULL, "sliding_attention")}}),
     "mellum-full": ("mellum", {"layer_types": [FULL] * 3}),

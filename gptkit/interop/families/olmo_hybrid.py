@@ -32,8 +32,10 @@ class OlmoHybridFamily(Olmo2Family):
 
     def read_position(self, config: ExternalConfig) -> dict[str, Any]:
         section = config.section("rope_scaling" if config.value("rope_scaling") else "rope_parameters")
-        if "rope_theta" not in section.data or section.value("rope_theta") is not None:
+        null = section.is_null("rope_theta") or (config.is_null("rope_theta") and "rope_theta" not in section)
+        if not null:
             return super().read_position(config)
+        config.value("rope_theta")
         section.only("rope_type", "default", why="without rope_theta, layers have no positions")
         return {"name": "none"}
 
