@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from typing import Any
 
 VOCAB = 300
+
+
+class Models(dict[str, tuple[str, dict[str, Any]]]):
+    """Classes and options by name. Each access returns a copy: classes of transformers change mappings they receive."""
+
+    def __getitem__(self, name: str) -> tuple[str, dict[str, Any]]:
+        return copy.deepcopy(super().__getitem__(name))
+
+    def values(self) -> Iterable[tuple[str, dict[str, Any]]]:  # type: ignore[override]
+        return [self[name] for name in self]
+
 
 # hidden 48, 6 heads of 8, 3 or 2 key/value heads: sizes that could be confused differ.
 LLAMA: dict[str, Any] = {
@@ -1197,4 +1210,4 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lfm2-bias": ("Lfm2", {**LFM2, "conv_bias": True, "conv_L_cache": 4, "block_auto_adjust_ff_dim": False}),
 }
 """Further models of these families, which only the slow tests compare."""
-MODELS |= VARIANTS
+MODELS = Models(MODELS | VARIANTS)
