@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -46,15 +45,15 @@ def test_error_after_a_stop_is_not_the_failure_of_the_trial(
 ) -> None:
     """A library may raise another error than KeyboardInterrupt when it is interrupted."""
     capfd.readouterr()  # it restores the streams that the log replaces
+    monkeypatch.setattr(os, "kill", lambda process, number: None)  # that of the stop
+    os.write(written, b"first\n")
+    requests = _Requests()
+    requests.next()
 
     def run_trial(directory: Path, variant: str, seed: int) -> Trial:
         if stopped:
             os.close(written)
-        try:
-            while stopped:
-                pass
-        except KeyboardInterrupt:
-            pass
+            requests._reader.join(60)
         return Trial(variant, seed, "failed", message="SystemError: returned a result with an exception set")
 
     recorded: list[Trial] = []
@@ -62,13 +61,5 @@ def test_error_after_a_stop_is_not_the_failure_of_the_trial(
     monkeypatch.setattr(trial, "read_trial", lambda directory, variant, seed: Trial(variant, seed, "missing"))
     monkeypatch.setattr(trial, "write_trial", lambda trial, directory: recorded.append(trial))
     (tmp_path / "trials").mkdir()
-    monkeypatch.chdir(tmp_path)
-    os.write(written, json.dumps({"variant": "a", "seed": 0, "base": str(tmp_path)}).encode() + b"\n")
-    if stopped:
-        assert trial.main(tmp_path) == INTERRUPTED
-        assert not recorded
-        return
-    requests = _Requests()
-    requests.next()
-    trial._run_logged(tmp_path, "a", 0, requests)
-    assert [each.status for each in recorded] == ["failed"]
+    assert trial._run_logged(tmp_path, "a", 0, requests) == (INTERRUPTED if stopped else 0)
+    assert [each.status for each in recorded] == ([] if stopped else ["failed"])
