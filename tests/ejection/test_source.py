@@ -288,5 +288,5 @@ def test_norms_follow_attention_unless_it_uses_them() -> None:
 def test_presets_are_short_and_none_is_refused() -> None:
     written, refused = presets_written_and_refused()
     assert not refused
-    long = {name: lines for name, text in written.items() if (lines := text.count("\n")) >= 400}
+    long = {name: lines for name, text in written.items() if (lines := text.count("\n")) >= 420}
     assert not long

@@ -102,7 +102,11 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "phi3": ("phi3", {**LLAMA, "partial_rotary_factor": 0.5, "sliding_window": None}),
     "olmo2": ("olmo2", LLAMA),
-    "olmo2-windows": ("olmo3", {**LLAMA, "sliding_window": 9, "num_hidden_layers": 5, "num_key_value_heads": 4}),
+    "olmo2-windows": (
+        "olmo3",
+        # Another base than this one concerns full layers alone.
+        {**LLAMA, "sliding_window": 9, "num_hidden_layers": 5, "num_key_value_heads": 4, "rope_theta": 500000.0},
+    ),
     "arcee": ("arcee", {**LLAMA, "head_dim": 32}),
     "seed_oss": ("seed_oss", {**LLAMA, "head_dim": 32}),
     "ernie4_5": ("ernie4_5", {**LLAMA, "head_dim": 32}),

@@ -381,6 +381,7 @@ def test_compiled_blocks_train_to_the_same_weights_and_are_released(make_trainer
         make_trainer(name, model=model, train=tokens, compile=compiled, steps=4, sample_every=2, write=write).run()
         return model
 
+    torch._dynamo.reset()  # other tests of the process compile blocks, up to the limit
     torch._dynamo.utils.counters.clear()
     graphs = torch._dynamo.utils.counters["stats"]
     eager, compiled = train("eager", False), train("compiled", True)

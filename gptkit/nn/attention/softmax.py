@@ -185,8 +185,9 @@ class SoftmaxAttention(Attention):
             offset, (k_BKTD, v_BKTV) = state.append(k_BKTD, v_BKTV)
         if self.provided_key is not None:
             forward.publish(self, self.provided_key, (k_BKTD, v_BKTV, offset))
-        term = None if added is None else added(offset, k_BKTD.shape[2])
-        return self.score(q_BHTD, k_BKTD, v_BKTV, forward, offset, term)
+        # Without a term, overriding methods need no parameter for it.
+        terms = () if added is None else (added(offset, k_BKTD.shape[2]),)
+        return self.score(q_BHTD, k_BKTD, v_BKTV, forward, offset, *terms)
 
     def attend_to_provided(self, q_BHTD: Tensor, key: Hashable, forward: Forward, added: AddedTerm | None = None) -> Tensor:
         """Apply position, mask and softmax to this call's queries and the keys and values that an earlier layer provides.
@@ -199,8 +200,8 @@ class SoftmaxAttention(Attention):
             # Keys are required by the contract of a position; these are not used.
             q_BHTD = self.rotate(q_BHTD, q_BHTD[:, : self.heads.n_kv_heads], forward)[0]
         k_BKSD, v_BKSV, offset = forward.read(self, key)
-        term = None if added is None else added(offset, k_BKSD.shape[2])
-        return self.score(q_BHTD, k_BKSD, v_BKSV, forward, offset, term)
+        terms = () if added is None else (added(offset, k_BKSD.shape[2]),)
+        return self.score(q_BHTD, k_BKSD, v_BKSV, forward, offset, *terms)
 
     def provide(self) -> Hashable:
         """Let later layers attend to this layer's keys and values in view, and return the key under which they read them."""

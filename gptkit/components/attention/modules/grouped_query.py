@@ -212,7 +212,7 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
             k_BKTD, v_BKTD = kv_BKTD
             out_BHTD = self.attend_own(x_BTE, q_BHTD, k_BKTD, v_BKTD, forward)
         else:
-            out_BHTD = self.attend_to_provided(q_BHTD, self.source_key, forward, self._relative_term(x_BTE, forward))
+            out_BHTD = self.attend_to_provided(q_BHTD, self.source_key, forward, *self._relative_terms(x_BTE, forward))
         out_BTHD = out_BHTD.transpose(1, 2)
         if gate_BTHD is not None and self.gate_bias is not None:
             gate_BTHD = gate_BTHD + self.gate_bias.to(gate_BTHD.dtype)[:, None]
@@ -227,12 +227,13 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
 
     def attend_own(self, x_BTE: Tensor, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, forward: Forward) -> Tensor:
         """Return the heads' outputs (B, H, T, D) for this call's queries, keys and values, and the layer's input."""
-        return self.attend(q_BHTD, k_BKTD, v_BKTD, forward, self._relative_term(x_BTE, forward))
+        return self.attend(q_BHTD, k_BKTD, v_BKTD, forward, *self._relative_terms(x_BTE, forward))
 
-    def _relative_term(self, x_BTE: Tensor, forward: Forward) -> AddedTerm | None:
+    def _relative_terms(self, x_BTE: Tensor, forward: Forward) -> tuple[AddedTerm, ...]:
+        """Return the relative term; none without one."""
         relative = self.relative
         if relative is None:
-            return None
+            return ()
         r_BHTR = relative.queries(x_BTE)
         if self.rotates:
             r_BHTR = self.position.scale_unrotated(r_BHTR, self.prepared(forward))
@@ -241,7 +242,7 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
             terms: Tensor = relative(r_BHTR, forward.query_positions, forward.key_positions(offset, n_keys))
             return terms
 
-        return term
+        return (term,)
 
     def _changed(self, *parts: Tensor) -> list[Tensor]:
         """Return queries, and own keys and values, each (B, T, heads, D), after norms, clipping and scaling."""
