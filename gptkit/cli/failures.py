@@ -164,7 +164,8 @@ class Command(TyperCommand):
             ctx.fail(f"No such option: {unknown}. For the file or directory, write: {quoted(Path(word))}")
         if arguments and _PATH.search(arguments[0]) and is_input(unknown, parameters):
             ctx.fail(positional)
-        own = own_options(args, unknown, parameters)
+        known = {option for param in self.get_params(ctx) for option in param.opts}
+        own = own_options(args, unknown, parameters, known)
         if own is not None:
             ctx.fail(f"No such option: {unknown}. Write: {own}")
 

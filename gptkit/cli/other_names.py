@@ -83,20 +83,23 @@ def names_result(option: str, command: str) -> bool:
     return command in _WITH_RESULT and (option in _OUTPUT or (command == "train" and _name(option) in _OF_RUNS))
 
 
-def own_options(arguments: Sequence[str], unknown: str, parameters: Collection[str]) -> str | None:
+def own_options(
+    arguments: Sequence[str], unknown: str, parameters: Collection[str], known: Collection[str] = ()
+) -> str | None:
     """Return the options of gptkit for those of other programs on a command line; None if it has none for `unknown`.
 
     Args:
         arguments: the command line.
         unknown: the option that the command does not have.
         parameters: the names of the command's parameters.
+        known: the options that the command has, which stay as they are.
     """
     if _own(unknown, "", parameters) is None:
         return None
     named = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         option, equals, value = argument.partition("=")
-        if option.startswith("--"):
+        if option.startswith("--") and option not in known:
             named.append(_own(option, value if equals else following, parameters))
     return " ".join(each for each in dict.fromkeys(named) if each is not None)
 

@@ -56,6 +56,7 @@ def test_an_option_for_the_path_of_the_result_is_an_argument(call: Call, command
         ("train", ("--num-epochs", "3"), "--set training.steps=N"),
         ("train", ("--force",), "--overwrite"),
         ("evaluate", ("--file", "a.txt"), "--data a.txt"),
+        ("bench", ("--batch-size", "4", "--steps", "5", "--warmup", "1"), "--set training.batch_size=4 ╰"),
         ("quantize", ("--bits", "4"), "--precision int4"),
         ("export", ("--format", "gguf"), "--to gguf"),
         ("plan", ("--num-gpus", "4"), "--gpus 4"),
