@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from gptkit.core.errors import ExternalModelError
 from gptkit.interop.formats.hugging_face.format import HuggingFaceFormat
 from gptkit.model.gpt import GPT
 from tests.support.programs import native
-from tests.support.random_models import CONTEXT, named, random_models
+from tests.support.random_models import CONTEXT, named, random_models, varied
 
 transformers = pytest.importorskip("transformers")
 
@@ -33,7 +32,7 @@ def test_random_models_have_the_same_logits_in_transformers(seed: int, step: int
     n_exported = 0
     for index, (name, spec) in enumerate(models):
         with named(name, spec):
-            model = random_model(spec, seed)
+            model = varied(GPT(spec, V, seed=1), seed)
             ids_BT = torch.randint(V, (2, CONTEXT), generator=torch.Generator().manual_seed(seed))
             expected = model(ids_BT).logits
             assert expected is not None
@@ -56,16 +55,6 @@ def test_random_models_have_the_same_logits_in_transformers(seed: int, step: int
             text = loaded.generate(ids_BT[:1, :4], max_new_tokens=3, do_sample=False, pad_token_id=0)
             assert text.tolist() == continued(model, ids_BT[:1, :4], 3).tolist()
     assert n_exported > 0.8 * len(models)
-
-
-def random_model(spec: Any, seed: int) -> GPT:
-    """A model without equal or zero weights."""
-    generator = torch.Generator().manual_seed(seed)
-    model = GPT(spec, V, seed=1).eval()
-    for parameter in model.parameters():
-        noise = torch.randn(2, *parameter.shape, generator=generator)
-        parameter.mul_(1 + 0.1 * noise[0]).add_(0.02 * noise[1])
-    return model
 
 
 def continued(model: GPT, ids_BT: torch.Tensor, count: int) -> torch.Tensor:

@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from random import Random
 from typing import Any
 
+import torch
+
 from gptkit.core.errors import SpecError
 from gptkit.files import validate_data
+from gptkit.model.gpt import GPT
 from gptkit.model.spec import ModelSpec
 from tests.support.draws import draw_component, draw_named, drawn_names
 from tests.support.plugin_registry import registry_of
 
-__all__ = ["BUILT_IN", "CONTEXT", "V", "named", "random_models"]
+__all__ = ["BUILT_IN", "CONTEXT", "V", "named", "random_models", "varied"]
 
 V, CONTEXT = 23, 8
 BUILT_IN = registry_of()
@@ -75,6 +78,16 @@ def _model(chance: Random, kind: str, name: str) -> dict[str, Any]:
 
 def _layer(chance: Random) -> dict[str, Any]:
     return {part: draw_component(chance, part, BUILT_IN) for part in LAYER_PARTS if chance.random() < 0.3}
+
+
+@torch.no_grad()
+def varied(model: GPT, seed: int) -> GPT:
+    """Change every weight of a model, so that none is zero or equal to another; return it in evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        noise = torch.randn(2, *parameter.shape, generator=generator).to(parameter)
+        parameter.mul_(1 + 0.1 * noise[0]).add_(0.02 * noise[1])
+    return model.eval()
 
 
 @contextmanager
