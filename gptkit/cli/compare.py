@@ -29,7 +29,7 @@ def compare(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             help="The spec file that is varied, several spec files, or an experiment file.",
             autocompletion=complete_specs,
             show_default=False,

@@ -37,8 +37,10 @@ def components(
 ) -> None:
     """List all kinds, the components of a kind, or describe one component.
 
-    For example: gptkit components position rotary, gptkit components position --contract. A section of spec files in place
-    of a kind prints its fields: gptkit components training.
+    A section of spec files in place of a kind prints its fields: gptkit components training.
+
+    For example: gptkit components position rotary
+    gptkit components position --contract
     """
     from gptkit.core.registry import default_registry
 

@@ -31,7 +31,9 @@ def build(
     """Build the documentation as a site that opens in a browser without a server.
 
     An earlier site in the directory is replaced; files that gptkit did not write are never touched. Requires the extra
-    docs. For example: gptkit docs build --out site
+    docs.
+
+    For example: gptkit docs build --out site
     """
     from gptkit.docs import building
 
@@ -53,7 +55,9 @@ def serve(
 ) -> None:
     """Serve the documentation on this machine, and build it again when a page or component changes.
 
-    Ctrl-C ends the server. Requires the extra docs. For example: gptkit docs serve --open
+    Ctrl-C ends the server. Requires the extra docs.
+
+    For example: gptkit docs serve --open
     """
     from gptkit.docs import building
 

@@ -59,12 +59,12 @@ def export(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Export a run in the format of transformers and vLLM (hugging-face), of llama.cpp (gguf), or of a plugin.
+    """Export a run for transformers and vLLM, llama.cpp, torch or ONNX Runtime, or in the format of a plugin.
 
-    The format torch-export writes a program that torch runs without gptkit (.pt2), and onnx one for ONNX Runtime (.onnx).
+    The formats are hugging-face, gguf, torch-export (.pt2) and onnx (.onnx); the last two are programs that need no gptkit.
 
     A model that the format cannot express is refused with the reason. The export is read back, and its logits are compared
-    with the run's (not with --quiet). Formats: gptkit components format.
+    with the run's (not with --quiet). Options of a format: gptkit components format NAME.
     """
     with transfer("exporting", quiet) as progress:
         import_torch()

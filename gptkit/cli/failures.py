@@ -13,6 +13,7 @@ With GPTKIT_DEBUG=1 exceptions propagate with their tracebacks.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import re
@@ -30,6 +31,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from gptkit.cli.console import label, note, plural, warn
 from gptkit.cli.environment import is_on
+from gptkit.cli.help_text import for_terminal
+from gptkit.cli.other_names import VERBS
 from gptkit.cli.path_words import expanded
 from gptkit.core.commands import quoted
 from gptkit.core.errors import NO_ROOM, GptkitError, RegistryError, SpecError
@@ -40,39 +43,6 @@ __all__ = ["Command", "Commands", "debugging", "end_on_sigterm", "follows", "rep
 
 USER, CRASH, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 
-
-_VERBS = {
-    **dict.fromkeys(("talk", "ask", "converse", "conversation", "repl", "interactive"), "chat RUN"),
-    **dict.fromkeys(("sample", "run", "infer", "complete", "predict", "inference"), 'generate RUN "A prompt"'),
-    **dict.fromkeys(("eval", "score", "perplexity"), "evaluate RUN"),
-    **dict.fromkeys(("test", "tests", "conformance"), "plugin check NAME"),
-    **dict.fromkeys(("benchmark", "profile", "measure"), "bench FILE"),
-    **dict.fromkeys(("convert", "load", "pull", "download"), "import PATH"),
-    "save": "export RUN",
-    **dict.fromkeys(("quantise", "compress"), "quantize RUN"),
-    **dict.fromkeys(("info", "summary", "describe", "print", "config", "params"), "show FILE|RUN"),
-    **dict.fromkeys(("attention", "lens", "surprise", "explain"), 'inspect RUN --text "A text"'),
-    **dict.fromkeys(("tree", "modules", "layers"), "show FILE|RUN --tree"),
-    **dict.fromkeys(("shapes", "activations"), "show FILE|RUN --activations"),
-    **dict.fromkeys(("validate", "lint", "verify"), "check FILE"),
-    **dict.fromkeys(("api", "server"), "serve RUN"),
-    **dict.fromkeys(("gui", "playground", "ui", "web"), "play RUN"),
-    **dict.fromkeys(("estimate", "memory", "cost"), "plan FILE --gpus N"),
-    **dict.fromkeys(("hyperparameters", "optimize", "tune"), "search FILE --range PATH=LOW..HIGH"),
-    **dict.fromkeys(("curves", "dashboard", "plot"), "runs"),
-    **dict.fromkeys(("doc", "documentation", "manual"), "docs build"),
-    **dict.fromkeys(("init", "create", "start"), "new FILE"),
-    **dict.fromkeys(("list", "ls", "kinds"), "components"),
-    **dict.fromkeys(("resume", "continue"), "train --resume RUN"),
-    **dict.fromkeys(("finetune", "fine-tune", "adapt"), "train FILE --init RUN"),
-    **dict.fromkeys(("prepare", "preprocess", "tokenize", "tokenise"), "data prepare FILE"),
-    **dict.fromkeys(("families", "models", "preset", "presets", "templates", "zoo"), "new --list"),
-    **dict.fromkeys(("fit", "pretrain", "learn"), "train FILE"),
-    **dict.fromkeys(("ablate", "ablation", "sweep", "experiment", "grid"), "compare FILE --vary PATH=VALUE,VALUE"),
-    "version": "--version",
-    "help": "--help",
-}
-"""Commands by the verbs that other programs use for them."""
 
 _OS_HINTS: dict[type[OSError], str] = {
     FileNotFoundError: "check the name; relative paths count from the current directory",
@@ -131,6 +101,11 @@ def _with_value(argument: str, following: str) -> str:
 
 class Command(TyperCommand):
     """A single command."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        shown = copy.copy(self)
+        shown.help = for_terminal(self.help or "")
+        super(Command, shown).format_help(ctx, formatter)
 
     def get_params(self, ctx: Any) -> Any:
         return _hide_types(super().get_params(ctx))
@@ -198,7 +173,7 @@ class Commands(TyperGroup):
 
     def _meant(self, ctx: Any, word: str) -> str | None:
         """Return what to write for an unknown command; None if it may be a misspelled one, which typer names."""
-        commands, verb = self.list_commands(ctx), _VERBS.get(word.lower(), "")
+        commands, verb = self.list_commands(ctx), VERBS.get(word.lower(), "")
         if ctx.parent is None:
             if not verb and Path(word).suffix in (".yaml", ".yml", ".json", ".toml") and Path(word).is_file():
                 verb = f"train {quoted(Path(word))}"

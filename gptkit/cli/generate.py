@@ -89,7 +89,7 @@ def generate(
     """Generate text; a single text is streamed, several are generated in one batch.
 
     For example: gptkit generate runs/gpt "Once upon a time" --max-tokens 50 --sampler greedy
-    or, with a chat model: gptkit generate runs/smollm2 --chat "What is the capital of France?"
+    gptkit generate runs/smollm2 --chat "What is the capital of France?"  # a chat model
     """
     texts = [_from_stdin() if prompt == "-" else prompt for prompt in prompts or [""]]
     with working(f"loading {directory}", quiet=quiet):

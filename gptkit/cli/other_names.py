@@ -1,10 +1,43 @@
-"""Options by the names that other programs, and other commands of gptkit, give them."""
+"""Commands and options by the names that other programs, and other commands of gptkit, give them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-__all__ = ["is_input", "names_result", "own_options"]
+__all__ = ["VERBS", "is_input", "names_result", "own_options"]
+
+VERBS = {
+    **dict.fromkeys(("talk", "ask", "converse", "conversation", "repl", "interactive"), "chat RUN"),
+    **dict.fromkeys(("sample", "run", "infer", "complete", "predict", "inference"), 'generate RUN "A prompt"'),
+    **dict.fromkeys(("eval", "score", "perplexity"), "evaluate RUN"),
+    **dict.fromkeys(("test", "tests", "conformance"), "plugin check NAME"),
+    **dict.fromkeys(("benchmark", "profile", "measure"), "bench FILE"),
+    **dict.fromkeys(("convert", "load", "pull", "download"), "import PATH"),
+    "save": "export RUN",
+    **dict.fromkeys(("quantise", "compress"), "quantize RUN"),
+    **dict.fromkeys(("info", "summary", "describe", "print", "config", "params"), "show FILE|RUN"),
+    **dict.fromkeys(("attention", "lens", "surprise", "explain"), 'inspect RUN --text "A text"'),
+    **dict.fromkeys(("tree", "modules", "layers"), "show FILE|RUN --tree"),
+    **dict.fromkeys(("shapes", "activations"), "show FILE|RUN --activations"),
+    **dict.fromkeys(("validate", "lint", "verify"), "check FILE"),
+    **dict.fromkeys(("api", "server"), "serve RUN"),
+    **dict.fromkeys(("gui", "playground", "ui", "web"), "play RUN"),
+    **dict.fromkeys(("estimate", "memory", "cost"), "plan FILE --gpus N"),
+    **dict.fromkeys(("hyperparameters", "optimize", "tune"), "search FILE --range PATH=LOW..HIGH"),
+    **dict.fromkeys(("curves", "dashboard", "plot"), "runs"),
+    **dict.fromkeys(("doc", "documentation", "manual"), "docs build"),
+    **dict.fromkeys(("init", "create", "start"), "new FILE"),
+    **dict.fromkeys(("list", "ls", "kinds"), "components"),
+    **dict.fromkeys(("resume", "continue"), "train --resume RUN"),
+    **dict.fromkeys(("finetune", "fine-tune", "adapt"), "train FILE --init RUN"),
+    **dict.fromkeys(("prepare", "preprocess", "tokenize", "tokenise"), "data prepare FILE"),
+    **dict.fromkeys(("families", "models", "preset", "presets", "templates", "zoo"), "new --list"),
+    **dict.fromkeys(("fit", "pretrain", "learn"), "train FILE"),
+    **dict.fromkeys(("ablate", "ablation", "sweep", "experiment", "grid"), "compare FILE --vary PATH=VALUE,VALUE"),
+    "version": "--version",
+    "help": "--help",
+}
+"""Commands by the verbs that other programs use for them."""
 
 _OUTPUT = frozenset({"-o", "--out", "--output", "--output-dir", "--output_dir", "--outfile"})
 """Names of the option for the path of the result."""

@@ -51,7 +51,7 @@ def new(
 ) -> None:
     """Create a working plugin distribution: entry point, component, tests, README, license.
 
-    For example: gptkit plugin new talking-heads --kind attention.
+    For example: gptkit plugin new talking-heads --kind attention
     """
     from gptkit.cli.plugin_files import render
     from gptkit.core.atomic import atomic_directory, write_text

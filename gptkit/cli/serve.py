@@ -28,7 +28,7 @@ _EVERYWHERE = ("0.0.0.0", "::", "")
 def serve(
     directories: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Run directories, as in runs/gpt.", autocompletion=complete_runs),
+        typer.Argument(metavar="RUN", help="Run directories, as in runs/gpt.", autocompletion=complete_runs),
     ],
     host: Annotated[
         str, typer.Option("--host", metavar="HOST", help="Address to listen on; 0.0.0.0 for all of this machine.")
@@ -91,8 +91,7 @@ def serve(
 ) -> None:
     """Serve runs with the OpenAI API, until Ctrl-C.
 
-    For example: gptkit serve runs/gpt --port 8000
-    and then, in another terminal:
+    For example: gptkit serve runs/gpt --port 8000  # and then, in another terminal:
     curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' -d '{"prompt": "Once", "max_tokens": 20}'
     """
     missing = [module for module in _REQUIRED if importlib.util.find_spec(module) is None]

@@ -16,6 +16,8 @@ from gptkit.reflect import prose
 __all__ = ["PAGE", "page"]
 
 PAGE = "command-line.md"
+EXAMPLE = "For example:"
+"""First words of a paragraph of a help text whose lines are commands."""
 
 
 def page(registry: Registry) -> str:
@@ -66,13 +68,10 @@ def _command(path: str, command: Any, context: Any) -> Iterable[str]:
 
 
 def _paragraph(text: str) -> str:
-    """Return a paragraph of a help text; an example command is code."""
-    flat = " ".join(text.replace("\b", "").split())
-    lead, example, line = flat.partition("For example: gptkit ")
-    if not example:
-        return prose.inline(flat)
-    lines = "\n".join(f"gptkit {part}" for part in line.removesuffix(".").split(", gptkit "))
-    return f"{prose.inline(lead + 'For example:')}\n\n{prose.code(lines, 'sh')}"
+    """Return a paragraph of a help text; the lines of an example are code."""
+    if text.startswith(EXAMPLE):
+        return f"{EXAMPLE}\n\n{prose.code(text.removeprefix(EXAMPLE).strip(), 'sh')}"
+    return prose.inline(" ".join(text.split()))
 
 
 def _argument(argument: Any) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,16 @@ def test_help_shows_flags_as_flags(call: Call) -> None:
         for flag in flags:
             (line,) = [line for line in text.splitlines() if re.search(rf"{re.escape(flag.opts[0])}\s", line)][:1]
             assert not re.search(rf"{re.escape(flag.opts[0])}\s+[A-Z<]{{3,}}", line), line
+
+
+def test_help_texts_are_whole_and_fill_the_lines(call: Call) -> None:
+    for path, command in _commands(typer.main.get_command(app)):
+        lines = [line.strip() for line in call(*path, "--help", env={"COLUMNS": "80"}).stdout.splitlines()]
+        shown = lines[lines.index("", 2) + 1 : next(number for number, line in enumerate(lines) if line.startswith("╭"))]
+        assert " ".join(" ".join(shown).split()) == " ".join(command.help.split()), path
+        paragraphs = [part.splitlines() for part in "\n".join(shown).split("\n\n") if not part.startswith("For example:")]
+        for line, following in [pair for part in paragraphs for pair in pairwise(part)]:
+            assert len(f" {line} {following.split()[0]} ") > 80, (path, line)
 
 
 def test_gguf_by_suffix_and_a_directory_that_holds_only_a_gguf_file(call: Call, run: Path, tmp_path: Path) -> None:

@@ -112,12 +112,12 @@ def test_empty_path_is_an_error_and_does_not_select_the_current_directory(
 
 
 def test_verbs_of_other_programs_do_not_hide_commands() -> None:
-    from gptkit.cli.failures import _VERBS
     from gptkit.cli.main import _PANELS
+    from gptkit.cli.other_names import VERBS
 
     commands = {name for panel in _PANELS.values() for name in panel}
-    assert not commands & set(_VERBS)
-    assert {suggestion.split()[0] for suggestion in _VERBS.values()} - {"--version", "--help"} <= commands
+    assert not commands & set(VERBS)
+    assert {suggestion.split()[0] for suggestion in VERBS.values()} - {"--version", "--help"} <= commands
 
 
 @pytest.mark.parametrize(("file", "remedy"), [("missing.txt", "check the name"), (".", "pass a file")])
