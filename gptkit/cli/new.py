@@ -131,4 +131,10 @@ def _named(text: str, name: str) -> str:
         "off",
     )
     written = name if plain else json.dumps(name, ensure_ascii=False)
-    return re.sub(r"^name: \S+", lambda _: f"name: {written}", text, count=1, flags=re.MULTILINE)
+
+    def renamed(match: re.Match[str]) -> str:
+        line = f"name: {written}"
+        # A comment that follows keeps its column.
+        return f"{line} ".ljust(len(match[0])) if match["space"] else line
+
+    return re.sub(r"^name: \S+(?P<space> *)(?=#|$)", renamed, text, count=1, flags=re.MULTILINE)

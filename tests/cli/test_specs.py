@@ -43,6 +43,14 @@ def test_new_names_the_file_after_the_preset_by_default(call: Call, project: Pat
     assert not (project / "gptkit.schema.json").exists()
 
 
+def test_new_keeps_the_column_of_the_comment_beside_the_name(call: Call, project: Path) -> None:
+    (original,) = re.findall(r"^name: tiny +(?=#)", shipped()["tiny"].read_text(encoding="utf-8"), re.MULTILINE)
+    for stem in ("a", "much-longer"):
+        call("new", f"{stem}.yaml", "--no-schema")
+        (line,) = re.findall(r"^name: \S+ +(?=#)", (project / f"{stem}.yaml").read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(line) == len(original)
+
+
 @pytest.mark.parametrize("stem", ["no", "a: b", "7", "ünï"])
 def test_new_quotes_names_that_are_not_plain_yaml_strings(call: Call, project: Path, stem: str) -> None:
     call("new", f"{stem}.yaml", "--no-schema")
