@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, C features, W width in tokens.
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -32,10 +33,12 @@ class ShortConvolution(nn.Conv1d, Stateful):
     Args:
         n_features: C.
         width: W.
+        scaled: divide y by the root of its number of terms, √(W + 1).
     """
 
-    def __init__(self, n_features: int, width: int) -> None:
+    def __init__(self, n_features: int, width: int, *, scaled: bool = False) -> None:
         super().__init__(n_features, n_features, width, groups=n_features, bias=False)
+        self.divisor = math.sqrt(width + 1) if scaled else 1.0
 
     def initial(self) -> dict[str, Initial]:
         return {"weight": _uniform}
@@ -50,7 +53,8 @@ class ShortConvolution(nn.Conv1d, Stateful):
         mixed_BTC = causal_conv(seen_BTC.to(wide), self.weight.to(wide), tail, positions)
         if state is not None:
             state.update(x_BTC.shape[1], conv_tail(seen_BTC, self.weight.shape[2], tail))
-        return (x_BTC + mixed_BTC).to(x_BTC.dtype)
+        y_BTC = x_BTC + mixed_BTC
+        return (y_BTC if self.divisor == 1 else y_BTC / self.divisor).to(x_BTC.dtype)
 
     def new_state(self, allocation: Allocation) -> RecurrentState:
         n_features, _, width = self.weight.shape  # of this part of the features, in tensor parallelism

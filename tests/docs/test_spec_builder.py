@@ -384,6 +384,7 @@ NAMED = (
         "head": {"name": "multi-token", "block": {"name": "manifold-hyper-connections", "streams": 2}},
         "linear": "low-rank",
     },
+    {"block": {"name": "attention-residuals", "group": 2}, "layers": [{}, {"block": {"output_conv": 3}}], "n_layers": 3},
     {
         "layers": [{"block": "sandwich"}, {"block": {**ALTUP, "d_embedding": 6}}, {"block": "altup"}, {"block": ALTUP}],
         "n_layers": 4,

@@ -90,6 +90,23 @@ SPECS: dict[str, dict[str, Any]] = {
             "read_bias": -0.5,
         },
     },
+    "attended-sources": {"attention": GROUPED, "n_layers": 3, "block": {"name": "attention-residuals", "dropout": 0.1}},
+    "groups-of-sources": {
+        "attention": GROUPED,
+        "n_layers": 4,
+        "block": {
+            "name": "attention-residuals",
+            "group": 3,
+            "score_scale": 0.3,
+            "normalize_sources": True,
+            "output_conv": 3,
+            "output_conv_scaled": True,
+        },
+    },
+    "two-groups-of-sources": {
+        "n_layers": 4,
+        "layers": [{"block": {"name": "attention-residuals", "group": group}} for group in (None, 2)],
+    },
     "block-sparse": {
         "attention": {
             "name": "block-sparse",

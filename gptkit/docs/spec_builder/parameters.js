@@ -47,7 +47,7 @@ const Parameters = (() => {
   const BOTH = ["attention_norm", "feedforward_norm"], AFTER = ["attention_output_norm", "feedforward_output_norm"];
   const NORMS = {"pre-norm": BOTH, "post-norm": BOTH, "deep-norm": BOTH, "output-norm": AFTER, "sandwich": [...BOTH, ...AFTER],
     "laurel": [...BOTH, ...AFTER, "laurel_norm"], "manifold-hyper-connections": BOTH,
-    "channel-mixing": BOTH};
+    "attention-residuals": BOTH, "channel-mixing": BOTH};
 
   /** The gated embedding of a layer; layers with equal fields share the table of all layers. */
   function layerEmbedding(walk, name, layer, c) {
@@ -148,6 +148,7 @@ const Parameters = (() => {
       walk.add(name + ".mix", 2 * walk.d_model);
       walk.linear(name + ".receptance", layer.linear, walk.d_model, walk.d_model, false);
     }
+    if (spec.name === "attention-residuals") for (const each of ["feedforward", "output"]) walk.add(`${name}.${each}_query`, walk.d_model);
     if (spec.name === "manifold-hyper-connections") connections(walk, name, spec, index);
     return {
       attention: only === "feedforward" ? 0 : walk.measured(() => Attentions.ofLayer(walk, name + ".attention", layer)),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import gptkit
 from gptkit.core.component import Component
-from gptkit_research.attention_residuals import AttentionResidualsSpec
 from gptkit_research.bigram import BigramSpec
 from gptkit_research.cope import CopeSpec
 from gptkit_research.dynamic_tanh import DynamicTanhSpec
@@ -43,7 +42,6 @@ def gptkit_components() -> list[type[Component]]:
         KerpleSpec,
         PopeSpec,
         DynamicTanhSpec,
-        AttentionResidualsSpec,
         HyperConnectionsSpec,
         InputResidualSpec,
         LoopedSpec,

@@ -41,12 +41,6 @@ RWKV7 = {"name": "rwkv7", "n_heads": 2, "d_head": 6, "decay_rank": 3, "rate_rank
 OTHERS = [
     pytest.param({"block": {"name": "hyper-connections", "streams": 3}}, id="hyper-connections"),
     pytest.param({"block": {"name": "hyper-connections", "streams": 2, "dynamic": False}}, id="hyper-connections-static"),
-    pytest.param({"block": "attention-residuals", "n_layers": 3}, id="attention-residuals"),
-    pytest.param({"block": {"name": "attention-residuals", "group": 2}, "n_layers": 3}, id="attention-residuals-grouped"),
-    pytest.param(
-        {"layers": [{"block": {"name": "attention-residuals", "group": group}} for group in (None, 2)], "n_layers": 4},
-        id="attention-residuals-two-groups",
-    ),
     pytest.param({"block": "token-shift"}, id="token-shift"),
     pytest.param({"attention": RWKV7, "block": "token-shift", "position": "none"}, id="rwkv7"),
     pytest.param({"block": "skips", "n_layers": 5}, id="skips"),

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
-from gptkit_research.attention_residuals import AttentionResiduals, AttentionResidualsSpec
 from gptkit_research.rwkv7 import RWKV7, RWKV7Spec
 from gptkit_research.token_shift import TokenShift, TokenShiftSpec
 from torch import Tensor
@@ -31,50 +30,6 @@ def blind(forward: Forward, **changes: Any) -> Forward:
     for name, value in changes.items():
         setattr(other, name, value)
     return other
-
-
-class WeighsByFollowingTokens(AttentionResidualsSpec):
-    """Weigh sources by the mean over tokens."""
-
-    class Runtime(AttentionResiduals):
-        def attend(self, sources: tuple[Tensor, ...], query_E: Tensor) -> Tensor:
-            scores = torch.stack([(source @ query_E).mean(dim=1, keepdim=True) for source in sources])
-            return (scores.softmax(dim=0)[..., None] * torch.stack(sources)).sum(dim=0)
-
-    name: Literal["weighs-by-following-tokens"] = "weighs-by-following-tokens"  # type: ignore[assignment]
-    caught_by: ClassVar[str] = "no-future-leak"
-
-    def build(self, context: BuildContext) -> Any:
-        return become(super().build(context), self.Runtime)
-
-
-class WeighsByOtherRows(AttentionResidualsSpec):
-    """Weigh sources by the mean over rows."""
-
-    class Runtime(AttentionResiduals):
-        def attend(self, sources: tuple[Tensor, ...], query_E: Tensor) -> Tensor:
-            scores = torch.stack([(source @ query_E).mean(dim=0, keepdim=True) for source in sources])
-            return (scores.softmax(dim=0)[..., None] * torch.stack(sources)).sum(dim=0)
-
-    name: Literal["weighs-by-other-rows"] = "weighs-by-other-rows"  # type: ignore[assignment]
-    caught_by: ClassVar[str] = "rows-are-independent"
-
-    def build(self, context: BuildContext) -> Any:
-        return become(super().build(context), self.Runtime)
-
-
-class IgnoresItsQueries(AttentionResidualsSpec):
-    """Return the plain mean of the sources."""
-
-    class Runtime(AttentionResiduals):
-        def attend(self, sources: tuple[Tensor, ...], query_E: Tensor) -> Tensor:
-            return torch.stack(sources).mean(dim=0)
-
-    name: Literal["ignores-its-queries"] = "ignores-its-queries"  # type: ignore[assignment]
-    caught_by: ClassVar[str] = "gradients"
-
-    def build(self, context: BuildContext) -> Any:
-        return become(super().build(context), self.Runtime)
 
 
 class WrongRWKV7(RWKV7Spec):
@@ -174,7 +129,6 @@ class HasNoState(WrongTokenShift):
 
 
 MUTANTS: list[tuple[type[Component], type[Component]]] = [
-    *((cls, AttentionResidualsSpec) for cls in (WeighsByFollowingTokens, WeighsByOtherRows, IgnoresItsQueries)),
     *((cls, RWKV7Spec) for cls in (WritesPadding, CarriesDocuments, ForgetsTheLastVector)),
     *((cls, TokenShiftSpec) for cls in (ShiftsPadding, ShiftsAcrossDocuments, HasNoState)),
 ]
