@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gptkit.components.norm.affine import AffineNormSpec
 from gptkit.components.norm.gated import GatedNormSpec
+from gptkit.components.norm.l2_clip import L2ClipSpec
 from gptkit.components.norm.layer import LayerNormSpec
 from gptkit.components.norm.rms import RMSNormSpec
 from gptkit.core.errors import SpecError
@@ -49,6 +50,24 @@ def test_layer_equals_torch(fields: dict[str, Any], dtype: torch.dtype) -> None:
         name for name, key in (("weight", "scale"), ("bias", "shift")) if fields.get(key, True)
     }
     torch.testing.assert_close(norm(x), reference(x), rtol=0, atol=PRECISE[dtype])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [True, False])
+def test_l2_clip_equals_transformers_and_bounds_lengths(scale: bool) -> None:
+    modeling = pytest.importorskip("transformers.models.inkling2.modeling_inkling2")
+    norm: Any = randomized(L2ClipSpec(bound=9.0, scale=scale).build(CONTEXT, dim=DIM))
+    reference = modeling.Inkling2ScaledL2Clip(1, DIM, 9.0) if scale else modeling.Inkling2L2Clip(9.0)
+    x = inputs() * torch.tensor([0.1, 1.0, 5.0])[:, None, None]
+    wanted = x
+    if scale:
+        reference.scale.copy_(norm.weight[None])
+        wanted = x * norm.weight
+    assert torch.equal(norm(x), reference(x))
+    lengths = wanted.norm(dim=-1)
+    assert bool((lengths < 9).any())
+    assert bool((lengths > 9).any())
+    torch.testing.assert_close(norm(x).norm(dim=-1), lengths.clamp(max=9.0))
 
 
 def test_layer_norm_equals_its_formula() -> None:

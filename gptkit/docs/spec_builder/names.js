@@ -43,7 +43,7 @@ const Names = (() => {
     if (component === null || own("norm", component).name === "none") return 0;
     if (component.name === "gated") return normSize(component.norm, width) + 2 * component.rank * width;
     if (component.name === "affine") return (component.bias === "none" ? 1 : 2) * (component.shared ? 1 : width);
-    if (!["rms", "layer"].includes(component.name)) throw new Unknown("norm " + component.name);
+    if (!["rms", "layer", "l2-clip"].includes(component.name)) throw new Unknown("norm " + component.name);
     return (component.scale ? width : 0) + (component.name === "layer" && component.shift ? width : 0);
   }
 
