@@ -66,6 +66,10 @@ _PARTS = (
         "llama.cpp cannot load this architecture without a layer of full attention",
     ),
     Untrained(
+        lambda config: "conv" not in config["layer_types"],
+        "llama.cpp cannot load this architecture without a layer of convolutions",
+    ),
+    Untrained(
         lambda config: bool(config.get("conv_bias")) and "conv" in config["layer_types"],
         "llama.cpp has no biases in the convolutions of LFM2",
     ),
