@@ -12,6 +12,7 @@ from gptkit.interop.conversion import families, pair, read_model, write_config
 from gptkit.interop.differences import differences
 from gptkit.interop.selection import choose_family
 from gptkit.model.gpt import GPT
+from gptkit.testing.configurations import SMALL, base_config
 from tests.support.tiny_models import MODELS
 
 transformers = pytest.importorskip("transformers")
@@ -97,3 +98,21 @@ def test_plain_families_are_preferred_to_hybrids() -> None:
     assert choose_family(hybrid)[0].name == "granite"
     assert choose_family(hybrid, "granitemoehybrid")[0].name == "granitemoehybrid"
     assert choose_family(read("mamba2"))[0].name == "mamba2"
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("qwen3", {"num_attention_heads": 4, "head_dim": 16}),
+        ("qwen3-moe", {"num_attention_heads": 4, "head_dim": 16}),
+        ("mistral", {"sliding_window": 6}),
+        ("phi3", {"sliding_window": 6}),
+        ("opt", {}),
+    ],
+)
+def test_common_families_are_preferred_to_others_that_express_their_models(name: str, sizes: dict[str, Any]) -> None:
+    family = families()[name]
+    model = read_model(family, base_config(family, SMALL, {**family.tiny[0], **sizes}))
+    chosen = choose_family(model)[0].component_name()
+    # Phi 3 without a partial rotary position is Mistral with matrices of another layout.
+    assert chosen == ("mistral" if name == "phi3" else name)

@@ -21,6 +21,7 @@ class BioGptFamily(FamilySpec):
     name: Literal["biogpt"] = "biogpt"
     model_type: ClassVar[str] = "biogpt"
     architecture: ClassVar[str] = "BioGptForCausalLM"
+    rank: ClassVar[int] = 11
     prefix: ClassVar[str] = "biogpt."
     # transformers' layer norms have torch's epsilon, whatever `layer_norm_eps` is.
     harmless: ClassVar[frozenset[str]] = keys(

@@ -29,6 +29,7 @@ class CwmFamily(Decoder):
     name: Literal["cwm"] = "cwm"
     model_type: ClassVar[str] = "cwm"
     architecture: ClassVar[str] = "CwmForCausalLM"
+    rank: ClassVar[int] = 11
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     base: ClassVar[float] = 1000000.0
     d_head: ClassVar[int | None] = 128

@@ -22,6 +22,7 @@ class Lfm2Family(Decoder):
     name: Literal["lfm2"] = "lfm2"
     model_type: ClassVar[str] = "lfm2"
     architecture: ClassVar[str] = "Lfm2ForCausalLM"
+    rank: ClassVar[int] = 11
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | keys(
         "block_dim block_mlp_init_scale block_norm_eps block_out_init_scale block_use_swiglu block_use_xavier_init conv_dim "
         "conv_dim_out conv_use_xavier_init num_heads theta use_pos_enc"
@@ -69,12 +70,11 @@ class Lfm2Family(Decoder):
         return {"intermediate_size": layers[0].feedforward.d_hidden, "block_auto_adjust_ff_dim": False}
 
     def rules(self, model: Any) -> list[Rule]:
-        layer, block = "model.layers.*", "blocks.*.feedforward"
         return [
             *conv_rules(model),
-            *(Rule(f"blocks.*.{native}", f"{layer}.{external}") for native, external in self.norms.items()),
-            Rule(f"{block}.gate_up", f"{layer}.feed_forward.{{w1,w3}}", HALVES),
-            Rule(f"{block}.down", f"{layer}.feed_forward.w2"),
+            *(Rule(f"blocks.*.{native}", f"model.layers.*.{external}") for native, external in self.norms.items()),
+            Rule("blocks.*.feedforward.gate_up", "model.layers.*.feed_forward.{w1,w3}", HALVES),
+            Rule("blocks.*.feedforward.down", "model.layers.*.feed_forward.w2"),
             Rule("final_norm", "model.embedding_norm"),
             *super().rules(model),
         ]

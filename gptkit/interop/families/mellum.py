@@ -20,6 +20,7 @@ class MellumFamily(Qwen3MoeFamily):
     name: Literal["mellum"] = "mellum"  # type: ignore[assignment]
     model_type: ClassVar[str] = "mellum"
     architecture: ClassVar[str] = "MellumForCausalLM"
+    rank: ClassVar[int] = 11
     harmless: ClassVar[frozenset[str]] = Qwen3MoeFamily.harmless | {
         "num_mtp_layers",
         "num_nextn_predict_layers",

@@ -18,6 +18,7 @@ class MinistralFamily(Decoder):
     name: Literal["ministral"] = "ministral"
     model_type: ClassVar[str] = "ministral"
     architecture: ClassVar[str] = "MinistralForCausalLM"
+    rank: ClassVar[int] = 11
     attention_biases: ClassVar[bool] = False
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:

@@ -30,6 +30,7 @@ class Ministral3Family(MistralFamily):
     model_type: ClassVar[str] = "ministral3"
     model_types: ClassVar[tuple[str, ...]] = ()
     architecture: ClassVar[str] = "Ministral3ForCausalLM"
+    rank: ClassVar[int] = 11
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     d_head: ClassVar[int | None] = 128
 
