@@ -26,6 +26,10 @@ __all__ = ["KINDS", "bundle"]
 
 _D_IN, _D_OUT = 7919, 7907
 """Sizes of the built module that stand for the sizes of its uses: numbers that occur nowhere else."""
+_OTHER_IN, _OTHER_OUT = 7901, 7883
+"""Sizes of a second one: an attribute with another value there depends on them."""
+_LINEAR = ("weight", "bias", "in_features", "out_features")
+"""What the constructor of `nn.Linear` sets."""
 _RECORDER = "modules that were built to write a model out"
 
 _EMBEDDING_ENTRY = '''
@@ -84,7 +88,8 @@ def _plain_copy(copier: Copier, module: Any) -> Written:
 
 
 def _norm(writer: _Writer) -> Written:
-    copy = Copy(writer.copier("norm", {_D_IN: "$DIM"}), writer.build(dim=_D_IN), ("forward",))
+    module, other = writer.build(dim=_D_IN), writer.build(dim=_OTHER_IN)
+    copy = Copy(writer.copier("norm", {_D_IN: "$DIM"}), module, ("forward",), other=other)
     copy.settings["DIM"] = Setting(writer.where["dim"])
     return copy.finished()
 
@@ -96,8 +101,9 @@ def _activation(writer: _Writer) -> Written:
 
 def _linear(writer: _Writer) -> Written:
     module = writer.build(d_in=_D_IN, d_out=_D_OUT, bias=True)
+    other = writer.build(d_in=_OTHER_IN, d_out=_OTHER_OUT, bias=True)
     sizes = {_D_IN: "d_in", _D_OUT: "d_out"}
-    copy = Copy(writer.copier("linear", sizes), module, ("forward",), inherited=("weight", "bias"))
+    copy = Copy(writer.copier("linear", sizes), module, ("forward",), inherited=_LINEAR, other=other)
     if copy.parts and not all(part.is_function for part in copy.parts.values()):
         raise refusal(writer.spec, "its module has modules of its own")
     values = {

@@ -44,6 +44,7 @@ class Copy:
         templates: methods that are not copied, with what replaces their source.
         skipped: attributes that are written in another way.
         with_context: its `forward` has the context of the call as its second argument, as the contract of the kind says.
+        other: the same module built with other sizes, which shows what depends on them; None where sizes are real ones.
     """
 
     copier: Copier
@@ -53,6 +54,7 @@ class Copy:
     templates: Mapping[str, str] = field(default_factory=dict)
     skipped: frozenset[str] = frozenset()
     with_context: bool = False
+    other: Any = None
     methods: dict[str, str] = field(default_factory=dict)
     assignments: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Setting] = field(default_factory=dict)
@@ -293,11 +295,22 @@ class Copy:
     def _value(self, name: str, value: Any) -> None:
         if not is_literal(value):
             raise self.copier.refuse(f"its module has an attribute {name!r} of type {type(value).__name__}")
+        if self.other is not None and getattr(self.other, name, None) != value:
+            self.assignments[name] = self._size(name, value)
+            return
         key = name.strip("_").upper()
         while key in self.settings or not key[:1].isalpha():
             key = f"OWN_{key}"
         self.settings[key] = Setting(Name(repr(value)))
         self.assignments[name] = f"${key}"
+
+    def _size(self, name: str, value: Any) -> str:
+        """Return the expression of an attribute that depends on sizes which stand for those of the uses."""
+        if type(value) is int and value in self.copier.sizes:
+            return self.copier.sizes[value]
+        raise self.copier.refuse(
+            f"the attribute {name!r} of its module depends on the number of features; compute it in the method that uses it"
+        )
 
     def _buffer(self, name: str, buffer: Any) -> None:
         if buffer is None:
