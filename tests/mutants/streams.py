@@ -7,8 +7,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from gptkit.components.block.gated_hyper_connections import GatedHyperConnectionsSpec
 from gptkit.components.block.hierarchical import HierarchicalSpec
 from gptkit.components.block.manifold_hyper_connections import ManifoldHyperConnectionsSpec
+from gptkit.components.block.modules.gated_hyper_connections import GatedHyperConnections, StreamGates
 from gptkit.components.block.modules.hierarchical import Hierarchical
 from gptkit.components.block.modules.manifold_hyper_connections import (
     ManifoldHyperConnections,
@@ -60,6 +62,52 @@ class ReturnsItsStreamsInFp32(Mutant, ManifoldHyperConnectionsSpec):
             return super().forward(x_BTE, forward).to(torch.promote_types(x_BTE.dtype, torch.float32))
 
     name: Literal["returns-its-streams-in-fp32"] = "returns-its-streams-in-fp32"  # type: ignore[assignment]
+    caught_by = "bf16-and-fp32"
+    also = ANYTHING
+
+    def build(self, context: BuildContext) -> Any:
+        return become(super().build(context), self.Runtime)
+
+
+class GatesByFollowingTokens(Mutant, GatedHyperConnectionsSpec):
+    """Compute the weights of the outputs from the last token's streams."""
+
+    class Gates(StreamGates):
+        def forward(self, streams_BTNE: Tensor) -> tuple[Tensor, Tensor]:
+            h_BTE, _ = super().forward(streams_BTNE)
+            return h_BTE, super().forward(streams_BTNE[:, -1:].expand_as(streams_BTNE))[1]
+
+    name: Literal["gates-by-following-tokens"] = "gates-by-following-tokens"  # type: ignore[assignment]
+    caught_by = "no-future-leak"
+    also = ANYTHING
+
+    def build(self, context: BuildContext) -> Any:
+        made: Any = super().build(context)
+        become(made.attention_gates, self.Gates)
+        return made
+
+
+class GatesStreamsInEveryLayer(Mutant, GatedHyperConnectionsSpec):
+    """Give every layer the gates that only the last one uses."""
+
+    name: Literal["gates-streams-in-every-layer"] = "gates-streams-in-every-layer"  # type: ignore[assignment]
+    caught_by = "gradients"
+    also = ANYTHING
+
+    def build(self, context: BuildContext) -> Any:
+        made: Any = super().build(context)
+        made.unused = StreamGates(self, context, writes=False)
+        return made
+
+
+class GatedStreamsInFp32(Mutant, GatedHyperConnectionsSpec):
+    """Return the streams in fp32 or wider."""
+
+    class Runtime(GatedHyperConnections):
+        def run(self, streams_BTNE: Tensor, forward: Forward) -> Tensor:
+            return super().run(streams_BTNE, forward).to(torch.promote_types(streams_BTNE.dtype, torch.float32))
+
+    name: Literal["gated-streams-in-fp32"] = "gated-streams-in-fp32"  # type: ignore[assignment]
     caught_by = "bf16-and-fp32"
     also = ANYTHING
 

@@ -107,6 +107,11 @@ SPECS: dict[str, dict[str, Any]] = {
         "n_layers": 4,
         "layers": [{"block": {"name": "attention-residuals", "group": group}} for group in (None, 2)],
     },
+    "gated-streams": {
+        "attention": GROUPED,
+        "n_layers": 3,
+        "block": {"name": "gated-hyper-connections", "streams": 2, "rank": 5, "write_scale": 1.5, "dropout": 0.1},
+    },
     "block-sparse": {
         "attention": {
             "name": "block-sparse",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from gptkit.components.attention.modules.relative_logits import RelativeLogits
 from gptkit.kinds.context import BuildContext
@@ -21,6 +20,7 @@ from gptkit.nn.attention.softmax import AddedTerm, SoftmaxAttention
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.state import LayerState
 from gptkit.nn.cache.view import KeyOffset
+from gptkit.nn.each_head import EachHead
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial, consecutive
 from gptkit.nn.short_convolution import ShortConvolution
@@ -29,7 +29,7 @@ from gptkit.nn.tensor_parallel import Divided, Division
 if TYPE_CHECKING:
     from gptkit.components.attention.grouped_query import HeadedSpec
 
-__all__ = ["EachHead", "GroupedQueryAttention"]
+__all__ = ["GroupedQueryAttention"]
 
 _SOURCES = ("keys and values",)
 """Key of `BuildContext.share` under which the layers that compute keys and values are, by the form of these."""
@@ -263,30 +263,6 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
     def _normed(self, norm: nn.Module, x_BTHD: Tensor) -> Tensor:
         normed: Tensor = norm(x_BTHD.flatten(2)).view_as(x_BTHD) if self.norms_full else norm(x_BTHD)
         return normed
-
-
-class EachHead(nn.Module):
-    """Norm with separate weights for every head: (…, H, D) -> (…, H, D). One call per head.
-
-    Each parameter of the norm is stacked over the heads: its shape begins with H.
-    """
-
-    def __init__(self, norm: nn.Module, n_heads: int) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self._norm = (norm,)  # in a tuple, so that its parameters are not registered
-        for name, parameter in norm.named_parameters():
-            self.register_parameter(name, nn.Parameter(parameter.new_empty(n_heads, *parameter.shape)))
-
-    def initial(self) -> dict[str, Initial]:
-        declared: dict[str, Initial] = getattr(self._norm[0], "initial", dict)()
-        return declared
-
-    def forward(self, x_BTHD: Tensor) -> Tensor:
-        norm, own = self._norm[0], self._parameters
-        each = [{name: stack[head] for name, stack in own.items() if stack is not None} for head in range(self.n_heads)]
-        heads = [functional_call(norm, each[head], (x_BTHD[..., head, :],)) for head in range(self.n_heads)]
-        return torch.stack(heads, dim=-2)
 
 
 def _conv(spec: HeadedSpec, width: int, *, own: bool) -> ShortConvolution | None:

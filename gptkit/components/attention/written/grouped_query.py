@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.components.attention.written.each_head import each_head
 from gptkit.components.attention.written.headed_text import END, OWN, OWN_END, POSITION, REUSED, REUSED_END, START
 from gptkit.components.attention.written.parts import (
     any_indexer,
@@ -20,6 +19,7 @@ from gptkit.components.attention.written.parts import (
 from gptkit.components.attention.written.relative_logits import relative_logits
 from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, linear, written
 from gptkit.kinds.written_convolution import short_convolution
+from gptkit.kinds.written_each_head import each_head
 
 if TYPE_CHECKING:
     from gptkit.components.attention.grouped_query import HeadedSpec

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
-from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
+from gptkit.nn.streams import StreamBlock
 from gptkit.ops.rms_norm import rms_norm
 
 if TYPE_CHECKING:
@@ -23,15 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["ManifoldHyperConnections", "StreamCollapse", "StreamMixing", "sinkhorn", "write_streams"]
 
 
-class ManifoldHyperConnections(Block):
+class ManifoldHyperConnections(StreamBlock):
     """Runtime part of `ManifoldHyperConnectionsSpec`. `collapse` is None in layers that another one follows."""
 
     def __init__(self, spec: ManifoldHyperConnectionsSpec, context: BuildContext) -> None:
-        super().__init__()
+        super().__init__("manifold-hyper-connections", spec.streams)
         parts = context.parts
-        self.streams = spec.streams
-        self.key = ("manifold-hyper-connections", spec.streams)
-        self.carries = (self.key,)
         self.attention_norm = parts.norm.build(context, dim=context.d_model)
         self.attention = parts.attention.build(context)
         self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
@@ -41,10 +38,7 @@ class ManifoldHyperConnections(Block):
         self.collapse = StreamCollapse(spec, context.d_model) if parts.index >= context.n_layers - 1 else None
         self.dropout = nn.Dropout(spec.dropout) if spec.dropout > 0 else nn.Identity()
 
-    def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
-        streams_BTNE: Tensor | None = forward.carried(self, self.key)
-        if streams_BTNE is None:  # the first block, or one after a block of another kind
-            streams_BTNE = x_BTE[:, :, None].expand(-1, -1, self.streams, -1)
+    def run(self, streams_BTNE: Tensor, forward: Forward) -> Tensor:
         h_BTE, write_BTN, mix_BTNN = self.attention_mixing(streams_BTNE)
         branch_BTE = self.dropout(self.attention(self.attention_norm(h_BTE), forward))
         streams_BTNE = write_streams(streams_BTNE, branch_BTE, write_BTN, mix_BTNN)

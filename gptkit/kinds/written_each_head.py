@@ -1,4 +1,4 @@
-"""Template of a norm with separate weights for each head."""
+"""The class by which templates of any kind write `gptkit.nn.each_head.EachHead`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ class $class_name(nn.Module):
 '''
 
 
-def each_head(norm: Written, heads: str) -> Written:
-    """Return a norm with weights of its own for each of `heads`, an expression, as a class."""
-    settings = {"NORM_HEADS": Setting(Name(heads)), "NORM_DIM": Setting(Name("$D_HEAD"))}
+def each_head(norm: Written, heads: str, dim: str = "$D_HEAD") -> Written:
+    """Return a norm with weights of its own for each of `heads`, an expression, as a class.
+
+    Args:
+        norm: the norm of one head, of the dimension ``$NORM_DIM``.
+        heads: the number of heads, an expression.
+        dim: the features of a head, an expression.
+    """
+    settings = {"NORM_HEADS": Setting(Name(heads)), "NORM_DIM": Setting(Name(dim))}
     return Written("EachHead", fill(_EACH_HEAD), settings=settings, parts={"norm": norm}, section="norm")
