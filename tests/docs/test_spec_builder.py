@@ -386,6 +386,12 @@ NAMED = (
     },
     {"block": {"name": "attention-residuals", "group": 2}, "layers": [{}, {"block": {"output_conv": 3}}], "n_layers": 3},
     {
+        "block": {"name": "gated-hyper-connections", "streams": 3, "rank": 5},
+        "attention": {"name": "pooled-sparse", "n_heads": 4, "d_index": 20, "index_norm": "layer"},
+        "norm": "layer",
+        "n_layers": 3,
+    },
+    {
         "layers": [{"block": "sandwich"}, {"block": {**ALTUP, "d_embedding": 6}}, {"block": "altup"}, {"block": ALTUP}],
         "n_layers": 4,
     },

@@ -11,7 +11,9 @@ from torch import Tensor
 from gptkit.components.attention.block_sparse import BlockSparseSpec
 from gptkit.components.attention.modules.block_sparse import BlockIndexer, BlockSelection, BlockSparseAttention
 from gptkit.components.attention.modules.latent import Selection
+from gptkit.components.attention.modules.pooled_sparse import PooledIndexer, PooledSparseAttention
 from gptkit.components.attention.modules.sparse_latent import SparseLatentAttention
+from gptkit.components.attention.pooled_sparse import PooledSparseSpec
 from gptkit.components.attention.sparse_latent import SparseLatentSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.cache.view import KeyOffset
@@ -134,6 +136,64 @@ class IndexesTheCall(WrongBlocks):
             return keys.roll(1, dims=-1) if x_BTE.shape[1] == 1 else keys
 
     name: Literal["indexes-the-call"] = "indexes-the-call"
+    indexer_class = Indexer
+    caught_by = "cached-equals-full"
+    also = ANYTHING
+
+
+class WrongMeans(Mutant, PooledSparseSpec):
+    """Base of attentions to blocks by their means, whose indexer has the runtime class `indexer_class`."""
+
+    n_heads: int | None = Field(4, description="Number of heads.")
+    n_kv_heads: int | None = Field(2, description="Key/value heads.")
+    d_head: int | None = Field(6, description="Features of a head.")
+    block_size: int = Field(3, description="Tokens of a block.")
+    top_blocks: int = Field(2, description="Number of blocks.")
+    index_heads: int = Field(8, description="Queries of the indexer.")
+    indexer_class: ClassVar[type[PooledIndexer]]
+    twin_class = PooledSparseSpec
+
+    def build(self, context: BuildContext) -> PooledSparseAttention:
+        made: PooledSparseAttention = super().build(context)
+        become(made.indexer, self.indexer_class)
+        return made
+
+
+class MeansOfPadding(WrongMeans):
+    """Rotate means by the positions in a padded row."""
+
+    class Indexer(PooledIndexer):
+        def forward(self, q_BTJI: Tensor, m_BNI: Tensor, forward: Forward) -> Tensor:
+            return super().forward(q_BTJI, m_BNI, blind(forward, left_padding_B=None))
+
+    name: Literal["means-of-padding"] = "means-of-padding"
+    indexer_class = Indexer
+    caught_by = "padding-is-ignored"
+    also = ANYTHING
+
+
+class MeansOfTheFuture(WrongMeans):
+    """Choose blocks by the mean of the queries of all tokens."""
+
+    class Indexer(PooledIndexer):
+        def forward(self, q_BTJI: Tensor, m_BNI: Tensor, forward: Forward) -> Tensor:
+            return super().forward(q_BTJI.mean(dim=1, keepdim=True).expand_as(q_BTJI), m_BNI, forward)
+
+    name: Literal["means-of-the-future"] = "means-of-the-future"
+    indexer_class = Indexer
+    caught_by = "no-future-leak"
+    also = ANYTHING
+
+
+class MeansOfTheCall(WrongMeans):
+    """Keep the keys of single tokens in another order of features."""
+
+    class Indexer(PooledIndexer):
+        def project(self, x_BTE: Tensor) -> tuple[Tensor, Tensor]:
+            q_BTJI, k_BTI = super().project(x_BTE)
+            return q_BTJI, k_BTI.roll(1, dims=-1) if x_BTE.shape[1] == 1 else k_BTI
+
+    name: Literal["means-of-the-call"] = "means-of-the-call"
     indexer_class = Indexer
     caught_by = "cached-equals-full"
     also = ANYTHING

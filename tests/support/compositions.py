@@ -130,6 +130,25 @@ SPECS: dict[str, dict[str, Any]] = {
             {"attention": {"window": 9, "local_blocks": 2, "softcap": 3.0}},
         ],
     },
+    "pooled-sparse": {
+        "attention": {
+            "name": "pooled-sparse",
+            "n_heads": 4,
+            "n_kv_heads": 2,
+            "d_head": 8,
+            "qk_norm": "rms",
+            "block_size": 3,
+            "top_blocks": 2,
+            "index_heads": 9,
+        },
+        "position": {"name": "rotary", "fraction": 0.5},
+        "n_layers": 3,
+        "layers": [
+            {},
+            {"attention": {"d_index": 9, "sinks": True, "output_gate": True}},
+            {"attention": {"block_size": 4, "top_blocks": 1, "d_index": 5, "softcap": 3.0}},
+        ],
+    },
     "cycles": {
         "attention": {**GROUPED, "output_gate": True},
         "norm": {"name": "rms", "scale": False},

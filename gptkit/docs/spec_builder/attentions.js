@@ -94,6 +94,12 @@ const Attentions = (() => {
       walk.linear(name + ".indexer.key", layer.linear, walk.d_model, c.d_index, false);
       for (const each of ["query_norm", "key_norm"]) walk.norm(`${name}.indexer.${each}`, c.index_norm, c.d_index);
     },
+    "pooled-sparse": (walk, name, c, layer) => {
+      headed(walk, name, c, layer);
+      walk.loss("indexer");
+      walk.linear(name + ".indexer.qk", layer.linear, walk.d_model, (c.index_heads + 1) * c.d_index, false);
+      for (const each of ["query_norm", "key_norm"]) walk.norm(`${name}.indexer.${each}`, c.index_norm, c.d_index);
+    },
     "differential": (walk, name, c, layer) => {
       const heads = 2 * c.n_heads * c.d_head, keys = 2 * c.n_kv_heads * c.d_head;
       walk.linear(name + ".qkv", layer.linear, walk.d_model, heads + 2 * keys, c.qkv_bias);

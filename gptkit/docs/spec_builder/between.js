@@ -32,7 +32,7 @@ const Between = (() => {
             else if (!indexed) [field, message] = ["indexer", `${first ? "the first layer has no previous one" : "no earlier layer has an indexer"}; set indexer: own`];
           }
           first = false;
-          if (["multi-head", "grouped-query", "block-sparse"].includes(a.name)) {
+          if (["multi-head", "grouped-query", "block-sparse", "pooled-sparse"].includes(a.name)) {
             const form = Attentions.form(a, position), source = a.reuse_kv ? sources.get(form) : undefined;
             if (source === undefined) sources.set(form, {index, repeating});
             else if (source.repeating) {

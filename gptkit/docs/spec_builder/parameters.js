@@ -47,7 +47,7 @@ const Parameters = (() => {
   const BOTH = ["attention_norm", "feedforward_norm"], AFTER = ["attention_output_norm", "feedforward_output_norm"];
   const NORMS = {"pre-norm": BOTH, "post-norm": BOTH, "deep-norm": BOTH, "output-norm": AFTER, "sandwich": [...BOTH, ...AFTER],
     "laurel": [...BOTH, ...AFTER, "laurel_norm"], "manifold-hyper-connections": BOTH,
-    "attention-residuals": BOTH, "channel-mixing": BOTH};
+    "attention-residuals": BOTH, "channel-mixing": BOTH, "gated-hyper-connections": []};
 
   /** The gated embedding of a layer; layers with equal fields share the table of all layers. */
   function layerEmbedding(walk, name, layer, c) {
@@ -149,11 +149,23 @@ const Parameters = (() => {
       walk.linear(name + ".receptance", layer.linear, walk.d_model, walk.d_model, false);
     }
     if (spec.name === "attention-residuals") for (const each of ["feedforward", "output"]) walk.add(`${name}.${each}_query`, walk.d_model);
+    if (spec.name === "gated-hyper-connections") gates(walk, name, layer, spec, index);
     if (spec.name === "manifold-hyper-connections") connections(walk, name, spec, index);
     return {
       attention: only === "feedforward" ? 0 : walk.measured(() => Attentions.ofLayer(walk, name + ".attention", layer)),
       feedforward: only === "attention" ? 0 : walk.measured(() => feedforward(walk, name + ".feedforward", layer.feedforward, layer)),
     };
+  }
+
+  /** Norms, gates and weights of residual streams, which the last layer has once more for its output. */
+  function gates(walk, name, layer, spec, index) {
+    const width = spec.streams * walk.d_model, last = index >= walk.n_layers - 1;
+    for (const each of ["attention_gates", "feedforward_gates", ...(last ? ["collapse"] : [])]) {
+      walk.norm(`${name}.${each}.norm`, layer.norm, width);
+      walk.linear(`${name}.${each}.down`, layer.linear, width, spec.rank, false);
+      walk.linear(`${name}.${each}.up`, layer.linear, spec.rank, width, false);
+      if (each !== "collapse") walk.matrix(`${name}.${each}.write`, width * spec.streams);
+    }
   }
 
   /** Two stacks of blocks that a layer applies in cycles. */

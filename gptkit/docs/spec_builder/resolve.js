@@ -79,6 +79,10 @@ const Resolve = (() => {
       c.index_heads = c.index_heads || c.n_kv_heads;
       c.d_index = c.d_index || c.d_head;
     },
+    "attention pooled-sparse": (c, x) => {
+      RESOLVERS["attention grouped-query"](c, x);
+      c.d_index = c.d_index || c.d_head;
+    },
     "attention compressed": (c, x) => { c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / c.d_head)); },
     "attention latent": (c, x) => {
       c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / 64));

@@ -26,7 +26,7 @@ from gptkit.ops.symbols import varies
 if TYPE_CHECKING:
     from gptkit.components.attention.block_sparse import BlockSparseSpec
 
-__all__ = ["BlockIndexer", "BlockSelection", "BlockSparseAttention"]
+__all__ = ["BlockIndexer", "BlockSelection", "BlockSparseAttention", "chosen_weights"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,26 @@ class BlockIndexer(nn.Module):
         return n_blocks + 1 if varies(n_blocks) else n_blocks
 
 
+@torch.no_grad()
+def chosen_weights(
+    attention: GroupedQueryAttention, q_BHTD: Tensor, k_BKSD: Tensor, visible_B1TS: Tensor, added_BHTS: Tensor
+) -> Tensor:
+    """Return the attention weights, (B, H, T, S), in fp32, without those of sinks, for the loss of an indexer.
+
+    Args:
+        attention: the attention.
+        q_BHTD, k_BKSD: its queries, and the keys in view, as it multiplies them.
+        visible_B1TS: whether the mask allows a query to attend to a key.
+        added_BHTS: the term of the choice: lowest for keys that are not chosen.
+    """
+    lowest = torch.finfo(torch.float32).min / 4
+    k_BHSD = k_BKSD.repeat_interleave(attention.heads.n_heads // attention.heads.n_kv_heads, dim=1)
+    scores = (q_BHTD @ k_BHSD.transpose(-1, -2)).float() * attention.scale
+    if attention.softcap is not None:
+        scores = attention.softcap * torch.tanh(scores / attention.softcap)
+    return (scores + added_BHTS).masked_fill(~visible_B1TS, lowest).clamp(min=lowest).softmax(dim=-1)
+
+
 class BlockSparseAttention(GroupedQueryAttention):
     """Runtime of `block-sparse`. Keys that are not chosen get a term that makes their weights zero."""
 
@@ -168,14 +188,8 @@ class BlockSparseAttention(GroupedQueryAttention):
         if not self.training or not weight or not torch.is_grad_enabled():
             return
         lowest = torch.finfo(torch.float32).min / 4
-        n_index = self.indexer.n_heads
-        with torch.no_grad():
-            k_BHSD = k_BKSD.repeat_interleave(self.heads.n_heads // self.heads.n_kv_heads, dim=1)
-            scores = (q_BHTD @ k_BHSD.transpose(-1, -2)).float() * self.scale
-            if self.softcap is not None:
-                scores = self.softcap * torch.tanh(scores / self.softcap)
-            scores = (scores + added_BHTS).masked_fill(~visible_B1TS, lowest).clamp(min=lowest)
-            p_BJTS = torch.unflatten(scores.softmax(dim=-1), 1, (n_index, -1)).mean(dim=2)
+        weights_BHTS = chosen_weights(self, q_BHTD, k_BKSD, visible_B1TS, added_BHTS)
+        p_BJTS = torch.unflatten(weights_BHTS, 1, (self.indexer.n_heads, -1)).mean(dim=2)
         scaled_BJTS = selection.scores * self.indexer.d_index**-0.5
         log_q_BJTS = scaled_BJTS.masked_fill(~(selection.chosen & visible_B1TS), lowest).log_softmax(dim=-1)
         divergence_BT = (torch.xlogy(p_BJTS, p_BJTS) - p_BJTS * log_q_BJTS).sum(dim=-1).mean(dim=1)

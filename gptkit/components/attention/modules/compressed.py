@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from gptkit.components.attention.modules.compression import Blocks, Compressor, Indexer, blocks_of, offset_of
+from gptkit.components.attention.modules.compression import (
+    Blocks,
+    Compressor,
+    Indexer,
+    blocks_of,
+    chosen_blocks,
+    divergence,
+    offset_of,
+)
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.attention.base import Attention
@@ -110,7 +118,7 @@ class CompressedAttention(Attention):
             visible_BTN = self._visible(blocks, entries[0].shape[1], forward)
             if self.indexer is not None:
                 scores_BTN = self._index_scores(x_BTE.detach(), c_BTC.detach(), entries[1], forward)
-                visible_BTN, scores_BTN = self._chosen(scores_BTN, visible_BTN)
+                visible_BTN, scores_BTN = chosen_blocks(scores_BTN, visible_BTN, self.top_k)
             n_batch = x_BTE.shape[0]
             keys_BSD = torch.cat((keys_BSD, entries[0].to(keys_BSD.dtype)), dim=1)
             mask_BTS = torch.cat((mask_BTS.expand(n_batch, -1, -1), visible_BTN), dim=2)
@@ -182,15 +190,6 @@ class CompressedAttention(Attention):
             q_BJTD = self._turned(self.index_position, q_BJTD, prepared)
         return self.indexer(x_BTE, q_BJTD, k_BND)  # type: ignore[no-any-return]
 
-    def _chosen(self, scores_BTN: Tensor, visible_BTN: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which entries a query attends to, and their scores, lowest for others."""
-        lowest = torch.finfo(scores_BTN.dtype).min / 4
-        scores_BTN = scores_BTN.masked_fill(~visible_BTN, lowest)
-        # A stable order: of equal scores, which are often 0, the first blocks are chosen, in every split into calls.
-        order_BTN = scores_BTN.sort(dim=-1, descending=True, stable=True).indices[..., : self.top_k]
-        chosen_BTN = torch.zeros_like(visible_BTN).scatter(-1, order_BTN, True) & visible_BTN
-        return chosen_BTN, scores_BTN.masked_fill(~chosen_BTN, lowest)
-
     def _learns(self, scores_BTN: Tensor | None) -> bool:
         """Return whether the indexer learns from this call."""
         return scores_BTN is not None and self.training and bool(self.loss_weights["indexer"]) and torch.is_grad_enabled()
@@ -199,14 +198,8 @@ class CompressedAttention(Attention):
         """Add the loss of the indexer for this call's queries."""
         if not self._learns(scores_BTN):
             return
-        weight = self.loss_weights["indexer"]
-        p_BTN = weights_BHTN.detach().to(scores_BTN.dtype).mean(dim=1)
-        total_BT1 = p_BTN.sum(dim=-1, keepdim=True)
-        p_BTN = p_BTN / total_BT1.clamp(min=1e-20)
-        divergence_BT = (torch.xlogy(p_BTN, p_BTN) - p_BTN * scores_BTN.log_softmax(dim=-1)).sum(dim=-1)
-        if forward.valid_BT is not None:
-            divergence_BT = divergence_BT[forward.valid_BT]
-        forward.add_loss("indexer", divergence_BT.mean() * (weight / self.n_layers))
+        weight = self.loss_weights["indexer"] / self.n_layers
+        forward.add_loss("indexer", divergence(weights_BHTN, scores_BTN, forward) * weight)
 
     def _prepared(self, position: Position, positions: Tensor, where: str, forward: Forward) -> Any:
         """Return what a position prepares for positions of this call, once for all layers that share it."""

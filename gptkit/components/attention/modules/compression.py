@@ -21,7 +21,7 @@ from gptkit.nn.initial import Initial
 if TYPE_CHECKING:
     from gptkit.components.attention.compressed import CompressedSpec
 
-__all__ = ["Blocks", "Compressor", "Indexer", "blocks_of"]
+__all__ = ["Blocks", "Compressor", "Indexer", "blocks_of", "chosen_blocks", "divergence", "gathered"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,26 @@ def blocks_of(forward: Forward, size: int, cached: bool) -> Blocks:
     return Blocks(positions_BT.gather(1, end_BN.clamp_min(0)) // size, end_BN, size, last)
 
 
+def chosen_blocks(scores_BTN: Tensor, visible_BTN: Tensor, top_k: int | None) -> tuple[Tensor, Tensor]:
+    """Return which of the visible entries have the `top_k` highest scores, and the scores, lowest for others."""
+    lowest = torch.finfo(scores_BTN.dtype).min / 4
+    scores_BTN = scores_BTN.masked_fill(~visible_BTN, lowest)
+    # A stable order: of equal scores, which are often 0, the first blocks are chosen, in every split into calls.
+    order_BTN = scores_BTN.sort(dim=-1, descending=True, stable=True).indices[..., :top_k]
+    chosen_BTN = torch.zeros_like(visible_BTN).scatter(-1, order_BTN, True) & visible_BTN
+    return chosen_BTN, scores_BTN.masked_fill(~chosen_BTN, lowest)
+
+
+def divergence(weights_BHTN: Tensor, scores_BTN: Tensor, forward: Forward) -> Tensor:
+    """Return the mean over tokens of KL(p ‖ softmax(scores)), p the mean over heads of the weights, divided by its sum."""
+    p_BTN = weights_BHTN.detach().to(scores_BTN.dtype).mean(dim=1)
+    p_BTN = p_BTN / p_BTN.sum(dim=-1, keepdim=True).clamp(min=1e-20)
+    divergence_BT = (torch.xlogy(p_BTN, p_BTN) - p_BTN * scores_BTN.log_softmax(dim=-1)).sum(dim=-1)
+    if forward.valid_BT is not None:
+        divergence_BT = divergence_BT[forward.valid_BT]
+    return divergence_BT.mean()
+
+
 class Compressor(nn.Module):
     """Entries of blocks: sums of projected tokens, with weights that are a softmax over the tokens for each feature."""
 
@@ -121,7 +141,7 @@ class Compressor(nn.Module):
             columns_BNM = begin_BN1 - back + steps_M
             valid_BNM = (columns_BNM >= first_BN1.clamp_min(0)) & (columns_BNM <= blocks.last)
             features = slice(series * self.width, (series + 1) * self.width)
-            content, gate = (_gathered(each[..., features], columns_BNM - offset) for each in (content_BSW, gate_BSW))
+            content, gate = (gathered(each[..., features], columns_BNM - offset) for each in (content_BSW, gate_BSW))
             gate = gate.to(wide) + self.position_bias[:, features].to(wide)
             parts.append((content, gate.masked_fill(~valid_BNM[..., None], torch.finfo(wide).min / 4)))
         content_BNLD, gate_BNLD = (torch.cat(each, dim=2) for each in zip(*parts, strict=True))
@@ -159,7 +179,7 @@ def offset_of(offset: KeyOffset) -> int | Tensor:
     return offset
 
 
-def _gathered(x_BSD: Tensor, columns_BNM: Tensor) -> Tensor:
+def gathered(x_BSD: Tensor, columns_BNM: Tensor) -> Tensor:
     """Return the vectors of these tokens in view, (B, N, M, D); of one that is not in view, any."""
     rows_B11 = torch.arange(x_BSD.shape[0], device=x_BSD.device)[:, None, None]
     return x_BSD[rows_B11, columns_BNM.clamp(0, x_BSD.shape[1] - 1)]
