@@ -180,6 +180,36 @@ def test_separator_splits_documents(tmp_path: Path) -> None:
     assert texts(TextDataSpec(path="y.txt", separator="\n\n"), tmp_path) == ["one\nmore", "two", "three"]
 
 
+def test_separator_with_line_ends_of_windows_splits_documents(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"one\r\n\r\ntwo\r\n\r\nthree")
+    assert texts(TextDataSpec(path="x.txt", separator="\r\n\r\n"), tmp_path) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("separator", "remedy"),
+    [
+        ("\\n\\n", r'\(\\n\\n\) does not occur, so each file is one document; .* in double quotes only: "\\n\\n"'),
+        ("===", r"data.separator \(===\) does not occur.*remove it, or set it"),
+    ],
+)
+def test_separator_that_does_not_occur_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, separator: str, remedy: str
+) -> None:
+    text_module._warn.cache_clear()
+    (tmp_path / "x.txt").write_text("one\n\ntwo")
+    data = TextDataSpec(path="x.txt", separator=separator)
+    assert texts(data, tmp_path) == texts(data, tmp_path) == ["one\n\ntwo"]
+    (record,) = caplog.records
+    assert re.search(remedy, record.getMessage())
+
+
+def test_separator_in_one_of_several_files_is_accepted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, text in {"a.txt": "one", "b.txt": "===two", "c.txt": "three"}.items():
+        (tmp_path / name).write_text(text)
+    assert texts(TextDataSpec(path=".", separator="==="), tmp_path) == ["one", "two", "three"]
+    assert not caplog.records
+
+
 @given(
     documents=st.lists(st.text(alphabet="ab \n<", min_size=1, max_size=60), max_size=8),
     piece=st.integers(4, 40),

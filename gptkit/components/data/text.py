@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import logging
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +26,8 @@ from gptkit.components.data._files import (
 )
 from gptkit.kinds.data import DataSpec, Document
 from gptkit.text.decoding import decode_utf8
+
+_log = logging.getLogger("gptkit")
 
 PIECE = 1 << 20
 """Longer documents are split into pieces of about this number of characters."""
@@ -61,24 +66,47 @@ class TextDataSpec(DataSpec):
         return caution_ignored(self, self.path, self.patterns, base)
 
     def documents(self, base: Path) -> Iterator[Document]:
+        several = False
         for path in find_files(self.path, self.patterns, base):
-            yield from read_documents(path, shown(path, base), self.separator)
+            several |= (yield from read_documents(path, shown(path, base), self.separator)) > 1
+        if self.separator is not None and not several:
+            _warn(", ".join(self.path), self.separator)
 
     def fingerprint(self, base: Path) -> str:
         return fingerprint_files(find_files(self.path, self.patterns, base), "text", self.separator)
 
 
-def read_documents(path: Path, source: str, separator: str | None = None, piece: int = PIECE) -> Iterator[Document]:
-    """Yield the documents of one text file, in pieces of about `piece` characters if they are longer."""
-    number, continued = 1, False
+def read_documents(
+    path: Path, source: str, separator: str | None = None, piece: int = PIECE
+) -> Generator[Document, None, int]:
+    """Yield the documents of one text file, in pieces of about `piece` characters if they are longer.
+
+    Returns:
+        The number of documents, empty ones included: 1 if the separator does not occur.
+    """
+    if separator is not None:
+        separator = separator.replace("\r\n", "\n").replace("\r", "\n")  # as the line ends of the text
+    number, continued = 0, False
     for text, ends in _split(_decode(path), separator, piece):
         if separator is not None:
             text = text if continued else text.lstrip("\n")
             text = text.rstrip("\n") if ends else text
         if continued or text.strip():
-            yield Document(text, source if separator is None else f"{source}, document {number}", ends)
+            yield Document(text, source if separator is None else f"{source}, document {number + 1}", ends)
             continued = not ends
         number += ends
+    return number
+
+
+@functools.cache
+def _warn(source: str, separator: str) -> None:
+    """Warn of a separator that no file contains, once: a corpus is read several times."""
+    remedy = "remove it, or set it to the text between two documents"
+    escaped = separator.replace("\\r", "").replace("\\n", "\n")
+    if escaped != separator:
+        remedy = f"\\n is a line feed in double quotes only: {json.dumps(escaped)}"
+    message = "%s: data.separator (%s) does not occur, so each file is one document; %s"
+    _log.warning(message, source, separator if separator.isprintable() else json.dumps(separator), remedy)
 
 
 def _split(texts: Iterable[str], separator: str | None, piece: int) -> Iterator[tuple[str, bool]]:
