@@ -125,8 +125,9 @@ def require_calls(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -
     calling = [index for index, message in enumerate(messages, start=1) if message.get("tool_calls")]
     if not calling:
         return
-    without = [{key: value for key, value in message.items() if key != "tool_calls"} for message in messages]
     try:
+        messages = _with_empty_contents(tokenizer, messages)  # as the conversation is rendered
+        without = [{key: value for key, value in message.items() if key != "tool_calls"} for message in messages]
         lost = _render(tokenizer, without, reply=False) == _render(tokenizer, messages, reply=False)
     except TokenizerError:  # the template needs the calls, or refuses the conversation for another reason
         return

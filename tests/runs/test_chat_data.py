@@ -96,8 +96,9 @@ CALLS = [
 
 
 @pytest.mark.parametrize("mask_prompt", [True, False])
-def test_calls_that_the_template_omits_are_reported(tokenizer_json: str, mask_prompt: bool) -> None:
-    words = tokenizer(tokenizer_json, PLAIN.replace("message.content +", "message.content ~"))
+@pytest.mark.parametrize("join", ["+", "~"])
+def test_calls_that_the_template_omits_are_reported(tokenizer_json: str, join: str, mask_prompt: bool) -> None:
+    words = tokenizer(tokenizer_json, PLAIN.replace("message.content +", f"message.content {join}"))
     document = Document("", "calls.jsonl:1", messages=tuple(CALLS), mask_prompt=mask_prompt)
     with pytest.raises(TokenizerError, match=r"calls\.jsonl:1: message 2 has tool_calls, which the chat template does not"):
         list(Encoder(words)([document]))
