@@ -14,7 +14,7 @@ from gptkit.experiments.planning import plan_experiment
 from gptkit.experiments.request import ComparisonSpec
 from gptkit.experiments.results import read_experiment
 from gptkit.experiments.running import Progress, default_jobs, default_threads, run_trials
-from gptkit.experiments.scaling import By, Scaling, analyze, default_sizes, size_label
+from gptkit.experiments.scaling import By, Scaling, analyze, default_sizes, require_sizes, size_label
 from gptkit.experiments.scaling_report import write_scaling_report
 from gptkit.files import validate_data
 from gptkit.reflect.snippets import flow
@@ -59,7 +59,7 @@ def scaling(
         The fit, and the page of the report.
 
     Raises:
-        GptkitError: a size is invalid, too few sizes have results, or the directory has other files.
+        GptkitError: a size is invalid, there are too few, too few have results, or the directory has other files.
     """
     changes = dict(changes or {})
     model = open_spec(base, changes=changes).spec.model
@@ -74,6 +74,7 @@ def scaling(
     ladder = {size_label(each): dict(each) for each in sizes} or default_sizes(base, {**changes, **target})
     if own in ladder:
         raise GptkitError(f"the size {own} is predicted, so it cannot be in the ladder", hint="Remove it from --sizes.")
+    require_sizes(len(ladder), floor)
     all_sizes = {**ladder, own: dict(target)}
     sized = {path for size in all_sizes.values() for path in size}
     request = validate_data(

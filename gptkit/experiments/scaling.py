@@ -12,7 +12,7 @@ from gptkit.experiments.measures import LOSS, problem, values
 from gptkit.experiments.power_law import LawFit, Prediction, fit_law, least_sizes
 from gptkit.experiments.results import Experiment, Variant
 
-__all__ = ["By", "Point", "Scaling", "analyze", "default_sizes", "size_label"]
+__all__ = ["By", "Point", "Scaling", "analyze", "default_sizes", "require_sizes", "size_label"]
 
 By = Literal["parameters", "flops"]
 
@@ -133,6 +133,25 @@ def analyze(experiment: Experiment, target: str, *, by: By = "parameters", floor
         _backtest(ladder, floor),
         reasons,
     )
+
+
+def require_sizes(count: int, floor: bool | None) -> None:
+    """Raise if a ladder has too few sizes for a fit.
+
+    Args:
+        count: number of sizes, without the predicted one.
+        floor: whether the law has a floor E; None for yes if the sizes suffice.
+
+    Raises:
+        GptkitError: states both numbers.
+    """
+    least = least_sizes(bool(floor))
+    if count < least:
+        fewer = ", or omit --floor" if floor and count >= least_sizes(False) else ""
+        raise GptkitError(
+            f"{count} size{'' if count == 1 else 's'} below the predicted one, and a fit needs {least}",
+            hint=f"Add sizes: --sizes{fewer}. Nothing was trained.",
+        )
 
 
 def size_label(changes: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -58,6 +59,22 @@ def test_only_what_is_missing_is_trained(call: Call, project: Path, trained: lis
     assert second["prediction"]["error"] == pytest.approx(0, abs=0.05)
     assert second["unit"] == "parameters"
     assert (project / "ladder" / "scaling.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (("--sizes", "8x1,16x1"), "2 sizes below the predicted one, and a fit needs 3"),
+        (("--sizes", "8x1,8x1,16x1"), "2 sizes below the predicted one, and a fit needs 3"),
+        (("--sizes", "8x1,16x1,24x1", "--floor"), r"and a fit needs 4\n.*--sizes, or omit --floor"),
+    ],
+)
+def test_sizes_that_cannot_be_fitted_are_refused_before_the_training(
+    call: Call, project: Path, trained: list[str], sizes: tuple[str, ...], message: str
+) -> None:
+    result = call("scaling", "mini.yaml", *sizes, "--predict", "32x1", "--seeds", "2", "-o", "ladder", code=2)
+    assert re.search(message, result.stderr)
+    assert not trained
 
 
 def test_command_in_the_report_repeats_the_experiment(call: Call, project: Path, trained: list[str]) -> None:
