@@ -98,7 +98,8 @@ def compare(
 
     Finished trials are never trained again: repeat the command to resume after Ctrl-C or a crash, with more values or seeds
     to extend the experiment. A trial that fails is reported, and the others continue. On several machines that share the
-    directory, give each a part (--only 2/8), or start the command with torchrun.
+    directory, give each a part (--only 2/8), or start the command with torchrun. With an experiment file, --vary and --set
+    add to those of the file, or replace the values of the same field, and other options replace what the file has.
 
     For example: gptkit compare tiny --vary model.position=none,learned,rotary --seeds 3
     """
@@ -162,8 +163,9 @@ def _request(
         given["sizes"] = {text.strip(): parse_size(text) for text in options["sizes"].split(",")}
     if len(files) == 1 and is_request(files[0]):
         request = read_request(files[0])
-        data = {**request.model_dump(mode="json"), **given}
-        return validate_data(data, ComparisonSpec), True
+        data = request.model_dump(mode="json")
+        given |= {name: {**data[name], **given[name]} for name in ("vary", "set") if name in given}
+        return validate_data({**data, **given}, ComparisonSpec), True
     subject = {"base": files[0]} if len(files) == 1 else {"specs": files}
     return validate_data({**subject, **given}, ComparisonSpec), False
 
