@@ -170,7 +170,7 @@ def _attention(writer: _Writer) -> Written:
         methods = SoftmaxMethods(module, copier)
         templates = methods.templates
     copy = Copy(copier, module, ("forward",), templates=templates, skipped=frozenset({"position"}), with_context=True)
-    calls = {} if methods is not None else _own_state(writer, copy)
+    calls = _own_state(writer, copy)
     if methods is not None:
         copy.settings |= {key: value for key, value in methods.settings.items() if key not in copy.settings}
         copy.parts |= methods.parts
@@ -215,31 +215,54 @@ def _embedding(writer: _Writer) -> Written:
 
 
 def _own_state(writer: _Writer, copy: Copy) -> dict[str, str]:
-    """Return the number of tensors that a module keeps of earlier tokens as a call; empty for a module without a state.
+    """Return the number of tensors that a module keeps of earlier tokens as a call; empty without a state of its own.
 
-    The copied methods name this number where they ask for the state.
+    The copied methods name this number, or those of several states, where they ask for the state.
 
     Raises:
         NotWrittenError: what it keeps grows with the tokens, and is not the keys and values of `SoftmaxAttention`.
     """
     import torch
 
+    from gptkit.nn.attention.softmax import SoftmaxAttention
     from gptkit.nn.cache.allocation import Allocation
+    from gptkit.nn.cache.composite import CompositeState
     from gptkit.nn.cache.recurrent import RecurrentState
     from gptkit.nn.cache.state import Stateful
 
     module = copy.module
-    if not isinstance(module, Stateful) or type(module).new_state is Stateful.new_state:
+    if not isinstance(module, Stateful) or type(module).new_state in (Stateful.new_state, SoftmaxAttention.new_state):
         return {}
     state = module.new_state(Allocation(batch=1, capacity=1, dtype=torch.float32, device=torch.device("meta")))
-    if state is None:
+    if isinstance(state, CompositeState):
+        sizes = {name: _n_tensors(part) for name, part in state.parts.items()}
+        # Entries of a layer's cache are named by the module, those of keys and values by their number.
+        if None in sizes.values() or list(sizes.values()).count(0) > 1:
+            raise refusal(writer.spec, "what its module keeps of earlier tokens grows with them, in a form of its own")
+        return _named(copy, f"0, {sizes!r}", {"states": str(len(sizes))})
+    if state is None or (isinstance(module, SoftmaxAttention) and not isinstance(state, RecurrentState)):
         return {}
     if not isinstance(state, RecurrentState):
         raise refusal(writer.spec, "what its module keeps of earlier tokens grows with them, in a form of its own")
     n_tensors = len(state.tensors or ())
+    return _named(copy, str(n_tensors), {"state": str(n_tensors)})
+
+
+def _n_tensors(state: Any) -> int | None:
+    """Return the number of tensors of fixed size that a part of a state has: 0 for keys and values, None for other forms."""
+    from gptkit.nn.cache.recurrent import RecurrentState
+    from gptkit.nn.cache.state import TokenState
+
+    if isinstance(state, TokenState):
+        return 0
+    return len(state.tensors or ()) if isinstance(state, RecurrentState) else None
+
+
+def _named(copy: Copy, form: str, calls: dict[str, str]) -> dict[str, str]:
+    """State the form of the module's state where its copied methods ask for it, and return the calls."""
     for name, method in copy.methods.items():
-        copy.methods[name] = method.replace("forward.state(self)", f"forward.state(self, {n_tensors})")
-    return {"state": str(n_tensors)}
+        copy.methods[name] = method.replace("forward.state(self)", f"forward.state(self, {form})")
+    return calls
 
 
 def _head(writer: _Writer) -> Written:

@@ -254,7 +254,7 @@ class Copy:
         if kind == "embedding":
             call = part.calls["embed"].replace("self.embedding", f"self.{name}").replace("ids_BT", arguments[0])
             self.needs_context = True
-            cache = f'{context}.part("{name}")' if "state" in part.calls else f"{context}.cache"
+            cache = f'{context}.part("{name}")' if {"state", "states"} & part.calls.keys() else f"{context}.cache"
             # Rows have positions of their own in copied sources alone.
             positions = f"{context}.{'positions_T' if part.copied else 'positions'}"
             return call.replace("positions_T", positions).replace("cache.embedding", cache)

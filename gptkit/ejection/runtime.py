@@ -22,9 +22,13 @@ _STATE = '''
 class State:
     """What a module keeps of earlier tokens in the cache of its layer."""
 
-    def __init__(self, cache: Any, name: str, n_tensors: int) -> None:
-        self.cache = cache
+    def __init__(self, cache: Any, name: str, n_tensors: int, parts: dict[str, int] | None = None) -> None:
+        self.cache, self.name, self.parts = cache, name, parts or {}
         self.names = [f"{name}{index}" for index in range(n_tensors)]
+
+    def __getitem__(self, part: str) -> State:
+        """Return one of several states."""
+        return State(self.cache, f"{self.name}_{part}", self.parts[part])
 
     @property
     def tensors(self) -> tuple[Tensor, ...] | None:
@@ -164,9 +168,9 @@ class $class_name:
         allowed_TS = distance_TS >= 0
         return Mask(allowed_TS if window is None else allowed_TS & (distance_TS < window))
 
-    def state(self, module: nn.Module, n_tensors: int = 0) -> State:
-        """Return what a module keeps of earlier tokens: keys and values, or tensors of fixed size."""
-        return State(self.cache, type(module).__name__, n_tensors)
+    def state(self, module: nn.Module, n_tensors: int = 0, parts: dict[str, int] | None = None) -> State:
+        """Return what a module keeps of earlier tokens: keys and values, tensors of fixed size, or parts of either form."""
+        return State(self.cache, type(module).__name__, n_tensors, parts)
 
     def part(self, name: str) -> Any:
         """Return the cache of a module that a layer calls several times, or beside others."""

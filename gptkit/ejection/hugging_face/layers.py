@@ -120,7 +120,13 @@ def layers_of(
     Raises:
         NotWrittenError: a layer cannot be written for transformers.
     """
-    for part in (part for block in blocks for part in walk(block)):
+    for part in (part for root in (embedding, *blocks) for part in walk(root)):
+        if "states" in part.calls:
+            raise NotWrittenError(
+                f"{part.name} cannot be written for transformers: a module keeps several states of earlier tokens, and a "
+                "layer of its caches has either keys and values or a state of fixed size",
+                hint="Choose another component, or write one file of PyTorch (gptkit eject).",
+            )
         if part.owned_as:
             raise NotWrittenError(
                 f"{part.owned_as!r} cannot be written for transformers: its code has no modules that layers share, each "
