@@ -312,9 +312,9 @@ def stirred_matrices(module: Any) -> Any:
 
 
 @torch.no_grad()
-def stirred(module: Any) -> Any:
+def stirred(module: Any, seed: int = 7) -> Any:
     """Change every weight randomly, so that weights of one and biases of zero do not hide errors."""
-    generator = torch.Generator().manual_seed(7)
+    generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter.dtype) * 0.2)
     return module

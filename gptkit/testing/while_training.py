@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gptkit.model.gpt import GPT
-from gptkit.testing.check import Checks, differ, expect
+from gptkit.nn.after_step import after_step
+from gptkit.testing.check import Checks, differ, expect, same
 from gptkit.testing.subject import VOCAB, Subject, token_ids
 
 __all__ = ["checks"]
@@ -53,6 +54,60 @@ def _leak(model: GPT) -> int | None:
         if bool(differ(logits(changed_BT), plain)[:, :at].any()):
             return at
     return None
+
+
+@checks.add(
+    "resumes-after-steps",
+    "A checkpoint holds the state dict only, so what a training step changes must be in it (persistent buffers).",
+)
+def resumes_after_steps(subject: Subject) -> None:
+    ids_BT = token_ids(3, 24)
+    trained = copy.deepcopy(subject.model())
+    with torch.no_grad():
+        trained.eval()(ids_BT)  # what it computes from its weights, it must compute again after they change
+    before = {name: buffer.clone() for name, buffer in trained.named_buffers()}
+    for step in range(2):
+        _train(trained, step)
+    stored = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    lost = [
+        name
+        for name, buffer in trained.named_buffers()
+        if name not in stored
+        and name in before
+        and before[name].shape == buffer.shape
+        and differ(buffer, before[name]).any()
+    ]
+    expect(
+        not lost, f"training changes {', '.join(lost)}, which the state dict does not contain; make the buffer persistent"
+    )
+    resumed = subject.make(seed=5).double()
+    with torch.no_grad():
+        resumed.eval()(ids_BT)
+    resumed.load_state_dict(stored, strict=False)
+    remedy = (
+        "keep what training changes in parameters or persistent buffers, and compute what follows from them in each call"
+    )
+    with torch.no_grad():
+        expected, actual = trained.eval()(ids_BT).logits, resumed.eval()(ids_BT).logits
+    same(actual, expected, f"after two training steps, loaded into a new model, it computes other logits; {remedy}")
+    after = f"a training that is resumed after two steps has another loss in the third; {remedy}"
+    same(_train(resumed, 2), _train(trained, 2), after)
+
+
+def _train(model: GPT, step: int) -> Tensor:
+    """Take a training step, and return the loss."""
+    torch.manual_seed(step)
+    loss = model.train()(token_ids(3, 24, seed=step), token_ids(3, 24, seed=step + 10)).loss
+    assert loss is not None
+    loss.backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(0.01 * parameter.grad.nan_to_num())
+    model.zero_grad()
+    after_step(model)
+    value: Tensor = loss.detach()
+    return value
 
 
 @checks.add("starts-near-guessing", "A model that starts far above the loss of uniform guessing trains slowly, or diverges.")

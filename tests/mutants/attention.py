@@ -282,7 +282,7 @@ class BuildsByChance(Wrong):
     name: Literal["builds-by-chance"] = "builds-by-chance"
     runtime = Runtime
     caught_by = "same-seed-same-result"
-    also = ("deep-copy", "state-dict")
+    also = ("deep-copy", "state-dict", "resumes-after-steps")
 
     def build(self, context: BuildContext) -> GroupedQueryAttention:
         made = super().build(context)
@@ -300,7 +300,7 @@ class UnsavedState(Wrong):
     name: Literal["unsaved-state"] = "unsaved-state"
     runtime = Runtime
     caught_by = "state-dict"
-    also = ("deep-copy", "same-seed-same-result")
+    also = ("deep-copy", "same-seed-same-result", "resumes-after-steps")
 
     def build(self, context: BuildContext) -> GroupedQueryAttention:
         made = super().build(context)
@@ -366,7 +366,7 @@ class KeepsOldWeights(Wrong):
     name: Literal["keeps-old-weights"] = "keeps-old-weights"
     runtime = Runtime
     caught_by = "deep-copy"
-    also = ("sums-over-parts",)
+    also = ("sums-over-parts", "state-dict", "resumes-after-steps")
 
 
 class AllocatesEarly(Wrong):
@@ -586,7 +586,7 @@ class MutableDefault(Wrong):
     name: Literal["mutable-default"] = "mutable-default"
     runtime = BuildsByChance.Runtime
     caught_by = "same-seed-same-result"
-    also = ("deep-copy", "state-dict")
+    also = ("deep-copy", "state-dict", "resumes-after-steps")
 
     def build(self, context: BuildContext) -> GroupedQueryAttention:
         made = super().build(context)
