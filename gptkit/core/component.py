@@ -89,6 +89,8 @@ class Component(Spec):
         aliases: former names, which old specs may use (with a `DeprecationWarning`).
         renamed_fields: former field names, ``{"old": "new"}``, handled in the same way.
         examples: mappings of fields that the conformance kit builds; required if a field has no default.
+        checked_with: parts of the model that the component requires, with which the conformance kit builds it,
+            ``{"block": "publishing"}``: those that publish what it reads, for example.
         only_with: fields that have no effect unless another one is set, ``{"qk_norm_order": "qk_norm"}``; a spec that sets
             the first alone is valid, and ``gptkit check`` warns of it.
         formula: what it computes, in LaTeX, for its page: one formula a line, with ``\\qquad`` where a line may wrap.
@@ -101,6 +103,7 @@ class Component(Spec):
     aliases: ClassVar[tuple[str, ...]] = ()
     renamed_fields: ClassVar[Mapping[str, str]] = {}
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    checked_with: ClassVar[Mapping[str, Any]] = {}
     only_with: ClassVar[Mapping[str, str]] = {}
     formula: ClassVar[str] = ""
 

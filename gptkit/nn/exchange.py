@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gptkit.core.errors import GptkitError, StateError
 
-__all__ = ["Effects", "Exchange", "check_declarations"]
+__all__ = ["Effects", "Exchange", "MissingPublisherError", "check_declarations"]
 
 
 @dataclass
@@ -232,12 +232,16 @@ class Exchange:
         fork._effects = Effects()
 
 
+class MissingPublisherError(GptkitError):
+    """No earlier module publishes a value that a module declares to read."""
+
+
 def check_declarations(model: nn.Module) -> None:
     """Check that every key that a module declares to read is published by an earlier one, in the order of assembly.
 
     Raises:
-        GptkitError: no earlier module publishes a key that is read, two modules publish a key, or a declaration is not a
-            tuple.
+        MissingPublisherError: no earlier module publishes a key that is read.
+        GptkitError: two modules publish a key, or a declaration is not a tuple.
     """
     publishers: dict[Hashable, str] = {}
     for name, module in model.named_modules():
@@ -249,7 +253,7 @@ def check_declarations(model: nn.Module) -> None:
                 )
         for key in getattr(module, "reads", ()):
             if key not in publishers:
-                raise GptkitError(
+                raise MissingPublisherError(
                     f"{name} ({type(module).__name__}) reads {key!r}, which no earlier module publishes",
                     hint="Place a layer that publishes it before this one.",
                 )

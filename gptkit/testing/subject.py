@@ -29,6 +29,7 @@ from gptkit.kinds.tokenizer import Tokenizer, TokenizerSpec
 from gptkit.model.gpt import GPT
 from gptkit.model.initialize import initialize
 from gptkit.model.spec import ModelSpec
+from gptkit.nn.exchange import MissingPublisherError
 from gptkit.nn.forward import Forward
 from gptkit.nn.other_run import other_runs
 from gptkit.testing.check import ContractError, skip
@@ -144,7 +145,7 @@ class Subject:
             model[self.kind] = spec
         if isinstance(spec, PositionSpec):
             model["attention"] = self._attention_for(spec) or model["attention"]
-        return {**model, **changes}
+        return {**model, **changes, **type(spec).checked_with}
 
     def _attention_for(self, position: PositionSpec) -> dict[str, Any] | None:
         """Return an attention that accepts a position: multi-head, or the first registered one."""
@@ -174,6 +175,11 @@ class Subject:
             sizes = f"d_model {layout['d_model']}, context_length {layout['context_length']}"
             raise ContractError(
                 f"it cannot be put into a tiny model ({sizes}): {error.message}. Give `examples` whose sizes fit"
+            ) from error
+        except MissingPublisherError as error:
+            raise ContractError(
+                f"{error.message}; name the part of the model that does in the spec class: "
+                'checked_with = {"block": "name-of-a-block"}'
             ) from error
 
     def _within_reach(self, layout: Mapping[str, Any]) -> int:
