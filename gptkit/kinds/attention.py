@@ -39,6 +39,8 @@ class AttentionSpec(Component):
         kv_source_field: name of the field by which it has a `kv_source`, for messages; None without one.
         sets_output_width: its output has `context.d_output` features where that is set.
         takes_addition: its module adds a tensor to its projection of the input (`gptkit.nn.addition.TakesAddition`).
+        takes_kv_inputs: a property, bool: where `context.kv_inputs` is set, its module computes keys and values from inputs
+            of their own, which its `forward` has as the keyword `kv_BTE`, a pair.
     """
 
     kind: ClassVar[str] = "attention"
@@ -58,6 +60,11 @@ class AttentionSpec(Component):
     def mixed_tokens(self) -> int:
         """How many earlier tokens the keys and values of a token depend on."""
         return 0
+
+    @property
+    def takes_kv_inputs(self) -> bool:
+        """Whether keys and values may have inputs of their own."""
+        return False
 
     def score_features(self, context: BuildContext) -> ScoreFeatures | None:
         """Return what the attention requires of a backend; None without a softmax, or if it is known only when built."""

@@ -69,6 +69,8 @@ class BuildContext:
         shared: modules that several layers share; use `share`.
         registry: the registry of the model's components; None for the installed ones.
         d_output: width of an attention's output; None for d_model. Only for an attention that declares `sets_output_width`.
+        kv_inputs: keys and values of an attention have inputs of their own, which the block passes. Only for an attention
+            that declares `takes_kv_inputs`.
     """
 
     d_model: int
@@ -82,6 +84,7 @@ class BuildContext:
     shared: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
     registry: Registry | None = field(default=None, repr=False, compare=False)
     d_output: int | None = None
+    kv_inputs: bool = False
 
     def replace(self, **changes: Any) -> BuildContext:
         """Return a copy with some attributes changed; `shared` remains the same mapping."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from gptkit.kinds.written import Name, Setting, Written, fill
+from typing import TYPE_CHECKING
+
+from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
+
+if TYPE_CHECKING:
+    from gptkit.kinds.norm import NormSpec
 
 __all__ = ["each_head"]
 
@@ -29,13 +34,17 @@ class $class_name(nn.Module):
 '''
 
 
-def each_head(norm: Written, heads: str, dim: str = "$D_HEAD") -> Written:
-    """Return a norm with weights of its own for each of `heads`, an expression, as a class.
+def each_head(spec: NormSpec, context: WritingContext, heads: str, dim: str = "$D_HEAD") -> Written:
+    """Return a norm with weights of its own for each head; one without weights is the same for all.
 
     Args:
-        norm: the norm of one head, of the dimension ``$NORM_DIM``.
+        spec: the norm of one head.
+        context: the writing context.
         heads: the number of heads, an expression.
-        dim: the features of a head, an expression.
+        dim: the number of features of a head, an expression.
     """
+    if not any(True for _ in spec.build(context, dim=1).parameters()):
+        return written(spec, context, dim=Name(dim))
     settings = {"NORM_HEADS": Setting(Name(heads)), "NORM_DIM": Setting(Name(dim))}
-    return Written("EachHead", fill(_EACH_HEAD), settings=settings, parts={"norm": norm}, section="norm")
+    parts = {"norm": written(spec, context, dim=Name("$NORM_DIM"))}
+    return Written("EachHead", fill(_EACH_HEAD), settings=settings, parts=parts, section="norm")

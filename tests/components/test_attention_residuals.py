@@ -10,6 +10,9 @@ from torch import Tensor
 
 import gptkit
 from gptkit.components.block.modules.attention_residuals import attend_to_sources
+from gptkit.core.errors import SpecError
+from gptkit.files import validate_data
+from gptkit.model.spec import ModelSpec
 from gptkit.nn.forward import Forward
 from tests.support.learning import N_TOKENS, alternating, assert_learns
 
@@ -34,6 +37,12 @@ def build(n_layers: int, **fields: Any) -> list[Any]:
         for seed, parameter in enumerate(model.blocks.parameters()):
             parameter.copy_(inputs(*parameter.shape, seed=seed) * 0.5)
     return list(model.blocks)
+
+
+def queries(model: gptkit.GPT) -> list[Tensor]:
+    result = [parameter for name, parameter in model.named_parameters() if name.endswith("_query")]
+    assert len(result) == 2 * model.spec.n_layers  # that of the output in place of the first attention's
+    return result
 
 
 def mean(sources: list[Tensor], query: Tensor, *, scale: float = 1.0, normalize: bool = False) -> Tensor:
@@ -69,12 +78,13 @@ def test_blocks_equal_their_formula(group: int | None, fields: dict[str, Any]) -
     weighted = {"scale": fields.get("score_scale", 1.0), "normalize": "normalize_sources" in fields}
     context, x = forward(), inputs(1, T, E)
     result = x
-    for layer in layers:
-        result = layer(result, context)
+    outputs = [result := layer(result, context) for layer in layers]
 
-    complete, partial, h = [x[0]], None, x[0]
+    complete, partial = [x[0]], None
     for index, layer in enumerate(layers):
         for branch in ("attention", "feedforward"):
+            query, sources = getattr(layer, f"{branch}_query"), [*complete, *([] if partial is None else [partial])]
+            h = x[0] if query is None else mean(sources, query, **weighted)
             out = getattr(layer, branch)(getattr(layer, f"{branch}_norm")(h)[None], forward())[0]
             if convolves:
                 out = convolved(out, getattr(layer, f"{branch}_conv").weight)
@@ -85,8 +95,12 @@ def test_blocks_equal_their_formula(group: int | None, fields: dict[str, Any]) -
                     complete.append(partial)
                     partial = None
                 partial = out if partial is None else partial + out
-            query = layer.feedforward_query if branch == "attention" else layer.output_query
-            h = mean([*complete, *([] if partial is None else [partial])], query, **weighted)
+        sources = [*complete, *([] if partial is None else [partial])]
+        if index < 3:
+            torch.testing.assert_close(outputs[index][0], sum(sources))
+    assert [layer.attention_query is None for layer in layers] == [True, False, False, False]
+    assert [layer.output_query is None for layer in layers] == [True, True, True, False]
+    h = mean(sources, layers[-1].output_query, **weighted)
     torch.testing.assert_close(result[0], h)
 
 
@@ -111,8 +125,35 @@ def test_queries_of_zeros_weigh_sources_equally() -> None:
     sources = [inputs(2, T, E, seed=seed) for seed in range(5)]
     torch.testing.assert_close(attend_to_sources(sources, torch.zeros(E), 1e-6), torch.stack(sources).mean(dim=0))
     model = gptkit.GPT({"d_model": E, "attention": ATTENTION, "block": "attention-residuals", "n_layers": 2}, 20)
-    blocks: Any = model.blocks
-    assert not any(query.any() for block in blocks for query in (block.feedforward_query, block.output_query))
+    assert not any(query.any() for query in queries(model))
+
+
+@torch.no_grad()
+def test_keys_and_values_have_inputs_of_their_own() -> None:
+    layers = build(2, kv_inputs=True)
+    assert layers[1].attention_query.shape == (3, E)
+    given: list[tuple[Tensor, ...]] = []
+    for layer in layers:
+        layer.attention.register_forward_pre_hook(
+            lambda module, args, kwargs: given.append((args[0], *kwargs["kv_BTE"])), with_kwargs=True
+        )
+    context, x = forward(), inputs(1, T, E)
+    layers[0](x, context)
+    (sources, _) = context._accompanied[1][layers[1].key]
+    context = forward()
+    layers[1](layers[0](x, context), context)
+    norms = [[layer.attention_norm, layer.key_norm, layer.value_norm] for layer in layers]
+    for norm, own in zip(norms[0], given[0], strict=True):
+        torch.testing.assert_close(own, norm(x))
+    for norm, query, own in zip(norms[1], layers[1].attention_query, given[-1], strict=True):
+        torch.testing.assert_close(own[0], norm(mean([source[0] for source in sources], query)))
+
+
+def test_attention_without_inputs_of_keys_is_refused() -> None:
+    block = {"name": "attention-residuals", "kv_inputs": True}
+    for attention in ({**ATTENTION, "tie_kv": True}, {**ATTENTION, "reuse_kv": True}, {"name": "mamba2"}):
+        with pytest.raises(SpecError, match=r"kv_inputs: attention .* does not compute keys and values from own inputs"):
+            validate_data({"d_model": E, "attention": attention, "block": block, "n_layers": 2}, ModelSpec)
 
 
 @torch.no_grad()
@@ -152,5 +193,4 @@ def test_training_learns_the_token_before_the_last(fields: dict[str, Any]) -> No
     parts = {"d_model": 16, "n_layers": 3, "context_length": 16, "attention": ATTENTION, "block": block}
     model = gptkit.GPT(parts, N_TOKENS, seed=0)
     assert_learns(model, alternating, steps=100)
-    blocks: Any = model.blocks
-    assert all(query.any() for block in blocks for query in (block.feedforward_query, block.output_query))
+    assert all(query.any() for query in queries(model))

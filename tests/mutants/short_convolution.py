@@ -9,12 +9,14 @@ from pydantic import Field
 from torch import Tensor
 
 from gptkit.components.attention.grouped_query import GroupedQuerySpec
+from gptkit.components.attention.modules.grouped_query import GroupedQueryAttention
 from gptkit.components.attention.modules.relative_logits import RelativeLogits
 from gptkit.components.block.pre_norm import PreNormSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import WritingContext, Written
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.recurrent import RecurrentState
+from gptkit.nn.dynamic_convolution import DynamicConvolution
 from gptkit.nn.forward import Forward
 from gptkit.nn.short_convolution import ShortConvolution
 from tests.mutants.attention import blind
@@ -176,3 +178,77 @@ class WritesTermsBeyondTheExtent(Mutant, GroupedQuerySpec):
         terms = right.parts["relative_logits"]
         changed = replace(terms, text=terms.text.replace("clamp(0, $RELATIVE_EXTENT)", "clamp(0, $RELATIVE_EXTENT - 1)"))
         return replace(right, parts={**right.parts, "relative_logits": changed})
+
+
+class WrongDynamicConvolution(Mutant, GroupedQuerySpec):
+    """Base of attentions whose values are convolved by `convolution`, with weights of each token."""
+
+    n_heads: int | None = Field(4, description="Number of query heads.")
+    n_kv_heads: int | None = Field(2, description="Number of key/value heads.")
+    d_head: int | None = Field(8, description="Features of a head.")
+    kv_conv: int | None = Field(3, description="Width of the convolutions.")
+    kv_conv_form: Literal["plain", "scaled", "dynamic"] = Field("dynamic", description="Form of the convolutions.")
+    convolution: ClassVar[type[DynamicConvolution]]
+    twin_class = GroupedQuerySpec
+
+    def build(self, context: BuildContext) -> Any:
+        made = super().build(context)
+        become(made.v_conv, self.convolution)
+        return made
+
+
+class ConvolvesPaddingByTokens(WrongDynamicConvolution):
+    """Let the values of the first tokens contain those of padding."""
+
+    class Convolution(DynamicConvolution):
+        def forward(self, x_BTC: Tensor, input_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTC, input_BTE, blind(forward, left_padding_B=None))
+
+    name: Literal["convolves-padding-by-tokens"] = "convolves-padding-by-tokens"  # type: ignore[assignment]
+    qkv_bias: bool = Field(True, description="Without it, the vectors of padding are as others.")
+    convolution = Convolution
+    caught_by = "padding-is-ignored"
+    also = ANYTHING
+
+
+class ConvolvesDocumentsByTokens(WrongDynamicConvolution):
+    """Let the values of one document contain those of the one before it."""
+
+    class Convolution(DynamicConvolution):
+        def forward(self, x_BTC: Tensor, input_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTC, input_BTE, blind(forward, documents_BT=None))
+
+    name: Literal["convolves-documents-by-tokens"] = "convolves-documents-by-tokens"  # type: ignore[assignment]
+    convolution = Convolution
+    caught_by = "documents-keep-apart"
+    also = ANYTHING
+
+
+class WeighsByTheLastToken(WrongDynamicConvolution):
+    """Compute the weights of all tokens from the last one."""
+
+    class Convolution(DynamicConvolution):
+        def forward(self, x_BTC: Tensor, input_BTE: Tensor, forward: Forward) -> Tensor:
+            return super().forward(x_BTC, input_BTE[:, -1:].expand_as(input_BTE), forward)
+
+    name: Literal["weighs-by-the-last-token"] = "weighs-by-the-last-token"  # type: ignore[assignment]
+    convolution = Convolution
+    caught_by = "no-future-leak"
+    also = ANYTHING
+
+
+class SinksOfTheLastToken(Mutant, GroupedQuerySpec):
+    """Compute the sinks of all tokens from the last one."""
+
+    class Runtime(GroupedQueryAttention):
+        def _own_terms(self, x_BTE: Tensor, forward: Forward) -> tuple[Any, ...]:
+            return super()._own_terms(x_BTE[:, -1:].expand_as(x_BTE), forward)
+
+    name: Literal["sinks-of-the-last-token"] = "sinks-of-the-last-token"  # type: ignore[assignment]
+    token_sinks: bool = Field(True, description="Logits of sinks.")
+    caught_by = "no-future-leak"
+    also = ANYTHING
+    twin_class = GroupedQuerySpec
+
+    def build(self, context: BuildContext) -> Any:
+        return become(super().build(context), self.Runtime)

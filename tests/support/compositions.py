@@ -525,6 +525,32 @@ SPECS: dict[str, dict[str, Any]] = {
             },
         ],
     },
+    "inputs-of-keys": {
+        "position": {"name": "query-temperature", "growth": "smooth", "strength": 0.5, "interval": 3},
+        "attention": {
+            **GROUPED,
+            "qk_norm": {"name": "l2-clip", "bound": 1.5},
+            "k_norm": {"name": "l2-clip", "bound": 1.5, "scale": False},
+            "qk_norm_width": "each-head",
+            "v_norm": {"name": "rms", "scale": False},
+            "output_gate": True,
+            "token_sinks": True,
+            "kv_conv": 3,
+            "kv_conv_form": "dynamic",
+            "relative_width": 3,
+            "relative_extent": 5,
+            "relative_norm": {"name": "l2-clip", "bound": 0.7},
+        },
+        "block": {"name": "attention-residuals", "group": 2, "kv_inputs": True},
+        "n_layers": 5,
+        "layers": [
+            {},
+            {"attention": {"kv_conv_form": "scaled", "window": 6}, "block": {"kv_inputs": False}, "position": "none"},
+            {"attention": {"d_value": 5, "sinks": True}},
+            {"attention": {"d_value": 5, "relative_width": None, "relative_extent": None, "relative_norm": None}},
+            {"attention": {"d_value": 5, "output_gate": False, "token_sinks": False}, "block": {"kv_inputs": False}},
+        ],
+    },
     "relative-logits": {
         "position": "alibi",
         "attention": {

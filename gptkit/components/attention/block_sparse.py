@@ -97,6 +97,8 @@ class BlockSparseSpec(GroupedQuerySpec):
             yield Problem(
                 ("local_blocks",), f"should be at most top_blocks, {self.top_blocks}; lower it, or raise top_blocks"
             )
+        if self.token_sinks:
+            yield Problem(("token_sinks",), "the indexer does not choose keys by sinks of tokens; remove token_sinks")
         if self.relative_width is not None:
             yield Problem(("relative_width",), "the indexer does not choose keys by relative terms; remove relative_width")
         if self.reuse_kv:

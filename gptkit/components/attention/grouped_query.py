@@ -38,6 +38,9 @@ class HeadedSpec(AttentionSpec):
         "clip_order": "clip_qkv",
         "gate_bias": "output_gate",
         "relative_extent": "relative_width",
+        "relative_norm": "relative_width",
+        "kv_conv_form": "kv_conv",
+        "k_norm": "qk_norm",
     }
 
     n_heads: int | None = Field(
@@ -55,6 +58,9 @@ class HeadedSpec(AttentionSpec):
     chunk: int | None = Field(None, ge=1, description="Attend only within chunks of this many positions.")
     scale: float | None = Field(None, gt=0, description="Factor of the dot products; 1/√d_head by default.")
     qk_norm: NormSpec | None = optional_component(description="Norm of queries and keys, each with its own weights.")
+    k_norm: NormSpec | None = optional_component(
+        description="Norm of keys, if it is another one than that of queries (Inkling 2: one without weights)."
+    )
     qk_norm_width: Literal["head", "each-head", "full"] = Field(
         "head",
         description="Normalize each head separately (`head`: all with the same weights), or all heads of a token together.",
@@ -73,6 +79,11 @@ class HeadedSpec(AttentionSpec):
     )
     softcap: float | None = Field(None, gt=0, description="Cap scores softly: softcap · tanh(score / softcap).")
     sinks: bool = Field(False, description="Add a learned logit per head to the softmax, without a value (attention sinks).")
+    token_sinks: bool = Field(
+        False,
+        description="Add a logit per head to the softmax that is computed from the input of the query's token, to that of "
+        "`sinks` if both are set (Inkling 2).",
+    )
     clip_qkv: float | None = Field(None, gt=0, description="Clamp queries, keys and values to ± this after projection.")
     clip_order: Literal["before", "after"] = Field(
         "before", description="Clamp before the norm of queries and keys, or after it."
@@ -90,6 +101,11 @@ class HeadedSpec(AttentionSpec):
         description="Width in tokens of causal convolutions of each feature of keys and values, which are added to them "
         "after their projection (Canon-B layers, arXiv 2512.17351; Inkling: 4).",
     )
+    kv_conv_form: Literal["plain", "scaled", "dynamic"] = Field(
+        "plain",
+        description="Keep that sum as it is, or divide it by the root of its number of terms, kv_conv + 1 (`scaled`); "
+        "`dynamic`: the convolution's weights have a part for each token and head, computed from the input (Inkling 2).",
+    )
     relative_width: int | None = Field(
         None,
         ge=1,
@@ -100,6 +116,9 @@ class HeadedSpec(AttentionSpec):
         None,
         ge=1,
         description="Distances with a relative term, counted from 0; by default, the window, or 1024 without one.",
+    )
+    relative_norm: NormSpec | None = optional_component(
+        description="Norm of the relative features of each head, with weights of its own; none by default (Inkling 2)."
     )
     output_norm: NormSpec | None = optional_component(
         description="Norm over all heads' outputs, after gates and before the output projection (BitNet)."
@@ -115,12 +134,17 @@ class HeadedSpec(AttentionSpec):
         return self.chunk is not None
 
     @property
+    def takes_kv_inputs(self) -> bool:
+        return not self.reuse_kv and not self.tie_kv
+
+    @property
     def mixed_tokens(self) -> int:
         return 0 if self.kv_conv is None else self.kv_conv - 1
 
     def kv_form(self, parts: LayerParts) -> Hashable:
         """Return the form of a layer's keys and values: what layers that share them have in common."""
-        return (self.kv_heads, self.d_head, self.d_value, self.window, self.mask_pattern(), self.kv_conv, parts.position)
+        shapes = (self.kv_heads, self.d_head, self.d_value, self.window, self.mask_pattern())
+        return (*shapes, self.kv_conv, self.kv_conv_form, parts.position)
 
     def kv_source(self, index: int, layers: Sequence[LayerParts]) -> int | None:
         own = next((layer for layer in layers if layer.index == index), None)
@@ -170,14 +194,16 @@ class HeadedSpec(AttentionSpec):
                 ("qk_norm_order",),
                 f"a norm of width {self.qk_norm_width} is applied before the rotation; set qk_norm_order: before",
             )
-        if (
-            self.qk_norm is not None
-            and self.qk_norm_width == "each-head"
-            and any(path for path, _ in components(self.qk_norm))
-        ):
+        for norm in (self.qk_norm, self.k_norm):
+            if norm is not None and self.qk_norm_width == "each-head" and any(path for path, _ in components(norm)):
+                yield Problem(
+                    ("qk_norm_width",),
+                    f"norm {norm.name!r} contains another one and cannot be stacked over heads; set qk_norm_width: head",
+                )
+        if self.relative_norm is not None and any(path for path, _ in components(self.relative_norm)):
             yield Problem(
-                ("qk_norm_width",),
-                f"norm {self.qk_norm.name!r} contains another one and cannot be stacked over heads; set qk_norm_width: head",
+                ("relative_norm",),
+                f"norm {self.relative_norm.name!r} contains another one and cannot be stacked over heads; choose another",
             )
         width = context.parts.position.rotated_width(heads.d_head)
         if self.qk_norm is not None and self.qk_norm_order == "after" and width != heads.d_head:
@@ -200,8 +226,8 @@ class HeadedSpec(AttentionSpec):
         return ScoreFeatures.of(
             context.parts.position,
             softcap=self.softcap is not None,
-            sinks=self.sinks,
-            added_term=self.relative_width is not None,
+            sinks=self.sinks or self.token_sinks,
+            added_term=self.relative_width is not None or self.token_sinks,
             dropout=self.dropout > 0,
             pattern=self.mask_pattern() is not None,
         )
@@ -229,6 +255,8 @@ class GroupedQuerySpec(HeadedSpec):
         With `kv_conv`, k_t and v_t are k_t + Σ_i w_i ⊙ k_{t−i} of the projected ones, likewise v, before clipping and norms.
         With `relative_width` R and `relative_extent` L, score[h, t, s] += r_{t,h} · table[:, t − s] where t − s < L, with
         r = W_r x and table (R, L). `position: query-temperature` scales queries and r alike (Inkling).
+        With `kv_conv_form: dynamic`, k_t becomes (k_t + Σ_i (w_i + a_{t,i}) ⊙ k_{t−i}) / √(2 · kv_conv + 1), likewise v,
+        where a_t = W_a x_t has one number for all features of a head.
     """
 
     formula: ClassVar[str] = r"""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from gptkit.core.errors import Problem
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import WritingContext, Written
@@ -24,8 +25,11 @@ class AttentionResidualsSpec(BlockSpec):
         sources v_0 = x, the input of the first such block, and v_i = dropout(branch_i(norm(h_i))), the outputs of the
         branches, attention and feed-forward in turn
         h_i = Σ_j a_j v_j over j < i,  a = softmax_j (score_scale · w_i · rms(v_j));  w_i is a vector of d_model numbers
+        output of the last layer: such a mean of all sources; of other layers their sum, the residual stream
         With `group` g, the outputs of g consecutive layers are added up to one source.
         With `normalize_sources`, h_i = Σ_j a_j rms(v_j).
+        With `kv_inputs`, attention computes queries (and gates) from norm(h_i), and keys and values from norms of their own
+        of two further means of the same sources, each with its w; all three are x in the first such block.
         With `output_conv` W, a branch's output u becomes u_t + Σ_i c_i ⊙ u_{t−i}, i from 0 to W − 1; that divided by
         √(W + 1) with `output_conv_scaled`.
 
@@ -37,8 +41,7 @@ class AttentionResidualsSpec(BlockSpec):
         https://arxiv.org/abs/2603.15031
 
     Notes:
-        The w are initially zeros, so that every source has the same weight. There is one w for the input of the
-        feed-forward, and one for the block's output, which is the input of the next block's attention or of the final norm.
+        The w are initially zeros, so that every source has the same weight. The first such block has none for its attention.
         The sources accompany the output (`Forward.carry`) under the key `("attention-residuals", group)`; after a block of
         another kind they start again from the block's input. Without `group`, time and memory per layer grow with the
         number of layers; the paper has about eight groups in a model. A training step of 8 layers of width 256 on one CPU
@@ -62,6 +65,11 @@ class AttentionResidualsSpec(BlockSpec):
     normalize_sources: bool = Field(
         False, description="Return the weighted mean of the sources divided by their root mean squares (Inkling 2)."
     )
+    kv_inputs: bool = Field(
+        False,
+        description="Give keys and values inputs of their own: further means of the sources, each with a norm (Inkling 2, "
+        "in layers without a window).",
+    )
     eps: float = Field(1e-6, gt=0, description="Added to the mean square in rms.")
     output_conv: int | None = Field(
         None,
@@ -78,12 +86,22 @@ class AttentionResidualsSpec(BlockSpec):
         {},
         {"group": 2},
         {"group": 2, "score_scale": 0.3, "normalize_sources": True, "output_conv": 3, "output_conv_scaled": True},
+        {"group": 2, "kv_inputs": True},
     )
 
     @property
     def wiring(self) -> tuple[Step, ...]:
         over = "attention over all outputs so far"
         return tuple(Step((("norm", branch, over),), shortcut=False) for branch in ("attention", "feedforward"))
+
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
+        attention = context.parts.attention
+        if self.kv_inputs and not attention.takes_kv_inputs:
+            yield Problem(
+                ("kv_inputs",),
+                f"attention {attention.name!r} as it is configured does not compute keys and values from own inputs; "
+                "remove kv_inputs, or choose grouped-query without reuse_kv and tie_kv",
+            )
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.attention_residuals import AttentionResiduals

@@ -6,7 +6,7 @@ const Attentions = (() => {
 
   /** The form of keys and values: what layers that share them have in common. */
   function form(c, position) {
-    return JSON.stringify([c.n_kv_heads ?? c.n_heads, c.d_head, c.d_value ?? c.d_head, c.window, c.chunk, c.kv_conv, position]);
+    return JSON.stringify([c.n_kv_heads ?? c.n_heads, c.d_head, c.d_value ?? c.d_head, c.window, c.chunk, c.kv_conv, c.kv_conv_form, position]);
   }
 
   /** Whether a layer attends to the keys and values of an earlier one; otherwise it is added to those that have some. */
@@ -35,18 +35,22 @@ const Attentions = (() => {
     if (c.sinks) walk.add(name + ".sinks", c.n_heads);
     if (c.output_gate && c.gate_bias) walk.add(name + ".gate_bias", c.n_heads);
     walk.norm(name + ".q_norm", c.qk_norm, heads * c.d_head);
-    if (!reuses) walk.norm(name + ".k_norm", c.qk_norm, (c.qk_norm_width === "head" ? 1 : kv) * c.d_head);
+    if (!reuses) walk.norm(name + ".k_norm", c.qk_norm && (c.k_norm ?? c.qk_norm), (c.qk_norm_width === "head" ? 1 : kv) * c.d_head);
     if (!reuses) walk.norm(name + ".v_norm", c.v_norm, value);
     const inputs = layer.d_input ?? walk.d_model;  // those of a branch may be wider
-    const packed = (c.n_heads + kv) * c.d_head + (values + gates) * value;
-    walk.linear(`${name}.${reuses ? "query" : c.tie_kv ? "qk" : "qkv"}`, layer.linear, inputs, packed, c.qkv_bias);
-    if (c.kv_conv && !reuses) {
-      const all = c.n_kv_heads ?? c.n_heads;
-      for (const [each, size] of [["k", c.d_head], ["v", value]]) walk.matrix(`${name}.${each}_conv`, all * size * c.kv_conv);
+    const separate = layer.kv_inputs && !reuses, all = c.n_kv_heads ?? c.n_heads, sizes = [["key", c.d_head], ["value", value]];
+    const packed = (c.n_heads + (separate ? 0 : kv)) * c.d_head + ((separate ? 0 : values) + gates) * value;
+    walk.linear(`${name}.${reuses || separate ? "query" : c.tie_kv ? "qk" : "qkv"}`, layer.linear, inputs, packed, c.qkv_bias);
+    if (separate) for (const [each, size] of sizes) walk.linear(`${name}.${each}`, layer.linear, inputs, all * size, c.qkv_bias);
+    if (c.kv_conv && !reuses) for (const [each, size] of sizes) {
+      walk.matrix(`${name}.${each[0]}_conv`, all * size * c.kv_conv);
+      if (c.kv_conv_form === "dynamic") walk.linear(`${name}.${each[0]}_conv.dynamic`, layer.linear, inputs, all * c.kv_conv, false);
     }
+    if (c.token_sinks) walk.linear(name + ".token_sinks", layer.linear, inputs, c.n_heads, false);
     if (c.relative_width) {
       walk.linear(name + ".relative.features", layer.linear, inputs, c.n_heads * c.relative_width, false);
       walk.add(name + ".relative.table", c.relative_width * c.relative_extent);
+      walk.norm(name + ".relative.norm", c.relative_norm ?? null, c.n_heads * c.relative_width);
     }
     if (c.head_gate) walk.linear(name + ".head_gate", layer.linear, inputs, c.n_heads, false);
     walk.norm(name + ".output_norm", c.output_norm ?? null, c.n_heads * value);

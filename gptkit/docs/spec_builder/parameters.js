@@ -91,6 +91,14 @@ const Parameters = (() => {
     }
   }
 
+  /** The queries by which a block attends to earlier outputs, and the norms of inputs of keys and values. */
+  function sources(walk, name, layer, c, index) {
+    if (c.kv_inputs) for (const each of ["key", "value"]) walk.norm(`${name}.${each}_norm`, layer.norm, walk.d_model);
+    if (walk.share("attention-residuals", String(c.group)) === null) walk.add(name + ".attention_query", (c.kv_inputs ? 3 : 1) * walk.d_model);
+    walk.add(name + ".feedforward_query", walk.d_model);
+    if (index >= walk.n_layers - 1) walk.add(name + ".output_query", walk.d_model);
+  }
+
   /** An attention, and the adapters of a branch of attention and feed-forward that layers with equal fields share. */
   function withBranch(walk, name, layer, c) {
     const inner = {...layer, attention: c.attention, position: c.position, feedforward: c.feedforward, d_input: (c.embedding ? 2 : 1) * walk.d_model};
@@ -148,11 +156,11 @@ const Parameters = (() => {
       walk.add(name + ".mix", 2 * walk.d_model);
       walk.linear(name + ".receptance", layer.linear, walk.d_model, walk.d_model, false);
     }
-    if (spec.name === "attention-residuals") for (const each of ["feedforward", "output"]) walk.add(`${name}.${each}_query`, walk.d_model);
+    if (spec.name === "attention-residuals") sources(walk, name, layer, spec, index);
     if (spec.name === "gated-hyper-connections") gates(walk, name, layer, spec, index);
     if (spec.name === "manifold-hyper-connections") connections(walk, name, spec, index);
     return {
-      attention: only === "feedforward" ? 0 : walk.measured(() => Attentions.ofLayer(walk, name + ".attention", layer)),
+      attention: only === "feedforward" ? 0 : walk.measured(() => Attentions.ofLayer(walk, name + ".attention", {...layer, kv_inputs: spec.kv_inputs})),
       feedforward: only === "attention" ? 0 : walk.measured(() => feedforward(walk, name + ".feedforward", layer.feedforward, layer)),
     };
   }

@@ -145,13 +145,15 @@ def _with_last_vectors(text: str) -> tuple[str, set[str]]:
     """Return a template in which padding is zeros where it keeps the vectors of the last token, and the names of these.
 
     Such a template reads ``last = cache.get("name", …)`` and stores ``cache["name"] = x[:, -1:]``, or what
-    ``short_convolution(x, …)`` returns beside its result.
+    ``short_convolution(x, …)``, or ``self.k_conv(x, …)``, returns beside its result.
     """
     names: set[str] = set()
 
     def zeroed(match: re.Match[str]) -> str:
         indent, name = match.groups()
-        stored = re.search(rf'cache\["{name}"\] = (?:(?=\w+\[:, -1:\]\n)|\$short_convolution\()(\w+)', text)
+        stored = re.search(
+            rf'cache\["{name}"\] = (?:(?=\w+\[:, -1:\]\n)|(?:\$short_convolution|self\.\w+_conv)\()(\w+)', text
+        )
         if stored is None or name in _KEPT:
             return match[0]
         names.add(name)

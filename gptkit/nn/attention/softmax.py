@@ -67,7 +67,8 @@ class SoftmaxAttention(Attention):
         window: sliding window in tokens, the current one included; None for no limit.
         pattern: a further restriction of attention by the tokens' positions; None without one.
         softcap: cap of the scores, ``softcap · tanh(score / softcap)``; None for no cap.
-        sinks: add a learned logit of each head to the softmax (`sinks`, initialized as zeros).
+        sinks: add a logit of each head to the softmax: `sinks`, learned and initialized as zeros.
+        learned_sinks: whether there is this parameter; otherwise the logits are zeros (see `sink_logits`).
         norms_after: norms of queries and keys, applied after the rotation by position.
         content_term: the subclass passes a content term to `score`.
         added_term: the subclass passes an added term to `score`.
@@ -95,6 +96,7 @@ class SoftmaxAttention(Attention):
         pattern: MaskPattern | None = None,
         softcap: float | None = None,
         sinks: bool = False,
+        learned_sinks: bool = True,
         norms_after: tuple[nn.Module, nn.Module] | None = None,
         content_term: bool = False,
         added_term: bool = False,
@@ -124,7 +126,8 @@ class SoftmaxAttention(Attention):
         if norms_after is not None:
             self.q_norm, self.k_norm = norms_after
         self.has_sinks = sinks
-        self.register_parameter("sinks", nn.Parameter(torch.zeros(heads.n_heads)) if sinks else None)
+        own_sinks = sinks and learned_sinks
+        self.register_parameter("sinks", nn.Parameter(torch.zeros(heads.n_heads)) if own_sinks else None)
         self.sinks: nn.Parameter | None
         self.provided_key: Hashable | None = None
         self.features = ScoreFeatures.of(
@@ -270,6 +273,18 @@ class SoftmaxAttention(Attention):
         return self.position.content_bias(q_BHTD * self.scale, k_BHSD, forward.query_positions, key_positions)
 
     # -- what backends call --------------------------------------------------------------------------------------------
+
+    def sink_logits(self, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        """Return the logits of sinks, (H,), in this dtype; None without sinks.
+
+        They are `sinks`; zeros without this parameter, where an attention with a logit for each token subtracts that from
+        the scores, which has the same effect.
+        """
+        if not self.has_sinks:
+            return None
+        if self.sinks is None:
+            return torch.zeros(self.heads.n_heads, dtype=dtype, device=device)
+        return self.sinks.to(dtype)
 
     def additive_term(self, forward: Forward, mask: AttentionMask, dtype: torch.dtype) -> Tensor:
         """Return mask and bias as one term of the scores, -inf for excluded keys: (1 or B, 1 or H, T, S).

@@ -5,7 +5,7 @@ Shapes: B batch, H query heads, K key/value heads, T tokens, D head size, E mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from gptkit.components.attention.modules.relative_logits import RelativeLogits
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.addition import TakesAddition
 from gptkit.nn.attention.softmax import AddedTerm, SoftmaxAttention
 from gptkit.nn.cache.allocation import Allocation
 from gptkit.nn.cache.state import LayerState
 from gptkit.nn.cache.view import KeyOffset
+from gptkit.nn.dynamic_convolution import DynamicConvolution
 from gptkit.nn.each_head import EachHead
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial, consecutive
@@ -41,7 +43,7 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
     """Runtime of `grouped-query` and `multi-head`. One packed projection computes queries, keys, values (and gates).
 
     It is `qkv`; `qk` where values are the projected keys, and `query` in a layer that attends to the keys and values of an
-    earlier one.
+    earlier one. Where keys and values have inputs of their own, it is `query`, beside `key` and `value`.
     """
 
     def __init__(self, spec: HeadedSpec, context: BuildContext, *, added_term: bool = False) -> None:
@@ -51,8 +53,9 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         norms: tuple[nn.Module, nn.Module] | None = None
         full = spec.qk_norm_width == "full"
         if spec.qk_norm is not None:
-            k_norm = _qk_norm(spec, context, n_kv_heads) if source is None else nn.Identity()
-            norms = (_qk_norm(spec, context, n_heads), k_norm)
+            k_spec = spec.k_norm or spec.qk_norm
+            k_norm = _qk_norm(k_spec, spec, context, n_kv_heads) if source is None else nn.Identity()
+            norms = (_qk_norm(spec.qk_norm, spec, context, n_heads), k_norm)
         after = norms is not None and spec.qk_norm_order == "after"
         super().__init__(
             context,
@@ -63,9 +66,10 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
             window=spec.window,
             pattern=spec.mask_pattern(),
             softcap=spec.softcap,
-            sinks=spec.sinks,
+            sinks=spec.sinks or spec.token_sinks,
+            learned_sinks=spec.sinks,
             norms_after=norms if after else None,
-            added_term=added_term or spec.relative_width is not None,
+            added_term=added_term or spec.relative_width is not None or spec.token_sinks,
         )
         self.adds_to_scores = added_term
         if norms is not None and not after:
@@ -87,7 +91,8 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         self.d_head = d_head
         self.ties = spec.tie_kv and source is None
         self.sections = {"query heads": n_heads}
-        if source is None:
+        self.has_kv_inputs = context.kv_inputs and source is None
+        if source is None and not self.has_kv_inputs:
             self.sections["key heads"] = n_kv_heads
             if not spec.tie_kv:
                 self.sections["value heads"] = n_kv_heads
@@ -96,14 +101,21 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         self.gated = spec.output_gate
         self.gate_bias = nn.Parameter(torch.empty(n_heads)) if spec.output_gate and spec.gate_bias else None
         self.split = list(self.sections.values())
-        self.packed = "query" if source is not None else "qk" if self.ties else "qkv"
+        self.packed = "query" if source is not None or self.has_kv_inputs else "qk" if self.ties else "qkv"
         """Name of the packed projection. Rows: all query heads, then keys, then values, then gates; head by head."""
         self.add_module(self.packed, context.linear(context.d_model, sum(self.widths), bias=spec.qkv_bias))
-        self.k_conv, self.v_conv = (_conv(spec, width, own=source is None) for width in (d_head, self.d_value))
+        if self.has_kv_inputs:
+            self.key, self.value = (
+                context.linear(context.d_model, n_kv_heads * width, bias=spec.qkv_bias) for width in (d_head, self.d_value)
+            )
+        self.k_conv, self.v_conv = (_conv(spec, context, width, own=source is None) for width in (d_head, self.d_value))
         self.relative: RelativeLogits | None = None
         if spec.relative_width is not None:
             assert spec.relative_extent is not None
-            self.relative = RelativeLogits(context, n_heads, spec.relative_width, spec.relative_extent)
+            norm = spec.relative_norm
+            each = None if norm is None else _each_head(norm.build(context, dim=spec.relative_width), n_heads)
+            self.relative = RelativeLogits(context, n_heads, spec.relative_width, spec.relative_extent, each)
+        self.token_sinks = context.linear(context.d_model, n_heads, bias=False) if spec.token_sinks else None
         self.head_gate = context.linear(context.d_model, n_heads, bias=False) if spec.head_gate else None
         self.gate_function: Callable[[Tensor], Tensor] = F.softplus if spec.head_gate == "softplus" else torch.sigmoid
         d_values = n_heads * self.d_value
@@ -125,9 +137,10 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         return starts
 
     def projections(self) -> dict[str, dict[str, tuple[slice, ...]]]:
+        alone = ("key", "value", "output") if self.has_kv_inputs else ("output",)
         return {
             f"{self.packed}.weight": consecutive([_PROJECTIONS[name] for name in self.sections], self.widths),
-            "output.weight": {"output": (slice(None),)},
+            **{f"{name}.weight": {name: (slice(None),)} for name in alone},
         }
 
     def divisions(self) -> Mapping[str, Division]:
@@ -153,10 +166,21 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         }
         if self.head_gate is not None:
             result["head_gate.weight"] = Divided(-2, {"query heads": n_heads})
-        if self.k_conv is not None:
-            result |= {f"{name}.weight": Divided(-3, {"key heads": n_kv_heads}) for name in ("k_conv", "v_conv")}
+        keys = {"key heads": n_kv_heads}
+        if self.has_kv_inputs:
+            result |= {f"{name}.weight": Divided(-2, keys) for name in ("key", "value")}
+            result |= {f"{name}.bias": Divided(-1, keys) for name in ("key", "value")}
+        for name, conv in (("k_conv", self.k_conv), ("v_conv", self.v_conv)):
+            if isinstance(conv, ShortConvolution):
+                result[f"{name}.weight"] = Divided(-3, keys)
+            elif conv is not None:
+                result |= {f"{name}.weight": Divided(-1, keys), f"{name}.dynamic.weight": Divided(-2, keys)}
+        if self.token_sinks is not None:
+            result["token_sinks.weight"] = Divided(-2, {"query heads": n_heads})
         if self.relative is not None:
-            result |= {"relative.features.weight": Divided(-2, {"query heads": n_heads}), "relative.table": "shared"}
+            queries = {"query heads": n_heads}
+            result |= {"relative.features.weight": Divided(-2, queries), "relative.table": "shared"}
+            result |= {f"relative.norm.{own}": Divided(-2, queries) for own, _ in _parameters(self.relative.norm)}
         for name, norm in self.named_children():
             if name not in ("q_norm", "k_norm", "v_norm"):
                 continue
@@ -169,7 +193,7 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         self.sections = {name: heads // count for name, heads in self.sections.items()}
         self.split = list(self.sections.values())
         self.heads = HeadShape(self.heads.n_heads // count, self.heads.n_kv_heads // count, self.d_head)
-        for norm in self.children():
+        for norm in (*self.children(), None if self.relative is None else self.relative.norm):
             if isinstance(norm, EachHead):
                 norm.n_heads //= count
 
@@ -188,7 +212,13 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
     def addition_widths(self) -> tuple[int, ...]:
         return tuple(self.widths)
 
-    def forward(self, x_BTE: Tensor, forward: Forward, added_BTX: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BTE: Tensor,
+        forward: Forward,
+        added_BTX: Tensor | None = None,
+        kv_BTE: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
         packed_BTX = getattr(self, self.packed)(x_BTE)
         if added_BTX is not None:
@@ -202,9 +232,14 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         gate_BTHD = parts.pop() if self.gated else None
         if self.ties:
             parts.append(parts[1])
-        if self.k_conv is not None and self.v_conv is not None:
-            for index, conv in ((1, self.k_conv), (2, self.v_conv)):
-                parts[index] = conv(parts[index].flatten(2), forward).view_as(parts[index])
+        inputs = (x_BTE, x_BTE) if kv_BTE is None else kv_BTE
+        if self.has_kv_inputs:
+            parts.append(torch.unflatten(self.key(inputs[0]), -1, (-1, self.d_head)))
+            parts.append(torch.unflatten(self.value(inputs[1]), -1, (-1, self.d_value)))
+        for index, conv in ((1, self.k_conv), (2, self.v_conv)):
+            if conv is not None:
+                given = (inputs[index - 1],) if isinstance(conv, DynamicConvolution) else ()
+                parts[index] = conv(parts[index].flatten(2), *given, forward).view_as(parts[index])
         if self.changes_heads:
             parts = self._changed(*parts)
         q_BHTD, *kv_BKTD = (part.transpose(1, 2) for part in parts)
@@ -212,7 +247,7 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
             k_BKTD, v_BKTD = kv_BKTD
             out_BHTD = self.attend_own(x_BTE, q_BHTD, k_BKTD, v_BKTD, forward)
         else:
-            out_BHTD = self.attend_to_provided(q_BHTD, self.source_key, forward, *self._relative_terms(x_BTE, forward))
+            out_BHTD = self.attend_to_provided(q_BHTD, self.source_key, forward, *self._own_terms(x_BTE, forward))
         out_BTHD = out_BHTD.transpose(1, 2)
         if gate_BTHD is not None and self.gate_bias is not None:
             gate_BTHD = gate_BTHD + self.gate_bias.to(gate_BTHD.dtype)[:, None]
@@ -227,20 +262,28 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
 
     def attend_own(self, x_BTE: Tensor, q_BHTD: Tensor, k_BKTD: Tensor, v_BKTD: Tensor, forward: Forward) -> Tensor:
         """Return the heads' outputs (B, H, T, D) for this call's queries, keys and values, and the layer's input."""
-        return self.attend(q_BHTD, k_BKTD, v_BKTD, forward, *self._relative_terms(x_BTE, forward))
+        return self.attend(q_BHTD, k_BKTD, v_BKTD, forward, *self._own_terms(x_BTE, forward))
 
-    def _relative_terms(self, x_BTE: Tensor, forward: Forward) -> tuple[AddedTerm, ...]:
-        """Return the relative term; none without one."""
-        relative = self.relative
-        if relative is None:
+    def _own_terms(self, x_BTE: Tensor, forward: Forward) -> tuple[AddedTerm, ...]:
+        """Return the terms that the queries' tokens add to the scores, as one; none without them."""
+        relative, r_BHTR = self.relative, None
+        sinks_BHT1: Tensor | None = None
+        if self.token_sinks is not None:
+            sinks_BHT1 = self.token_sinks(x_BTE).transpose(1, 2)[..., None]
+        if relative is not None:
+            r_BHTR = relative.queries(x_BTE)
+            if self.rotates:
+                r_BHTR = self.position.scale_unrotated(r_BHTR, self.prepared(forward))
+        elif sinks_BHT1 is None:
             return ()
-        r_BHTR = relative.queries(x_BTE)
-        if self.rotates:
-            r_BHTR = self.position.scale_unrotated(r_BHTR, self.prepared(forward))
 
         def term(offset: KeyOffset, n_keys: int) -> Tensor:
+            if relative is None or r_BHTR is None:
+                assert sinks_BHT1 is not None
+                return -sinks_BHT1
             terms: Tensor = relative(r_BHTR, forward.query_positions, forward.key_positions(offset, n_keys))
-            return terms
+            # Scores minus the logit beside a sink of 0 have the weights of scores beside that logit.
+            return terms if sinks_BHT1 is None else terms - sinks_BHT1
 
         return (term,)
 
@@ -265,16 +308,31 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         return normed
 
 
-def _conv(spec: HeadedSpec, width: int, *, own: bool) -> ShortConvolution | None:
-    return ShortConvolution(spec.kv_heads * width, spec.kv_conv) if own and spec.kv_conv is not None else None
+def _conv(spec: HeadedSpec, context: BuildContext, width: int, *, own: bool) -> ShortConvolution | DynamicConvolution | None:
+    if not own or spec.kv_conv is None:
+        return None
+    if spec.kv_conv_form == "dynamic":
+        return DynamicConvolution(context, spec.kv_heads, width, spec.kv_conv)
+    return ShortConvolution(spec.kv_heads * width, spec.kv_conv, scaled=spec.kv_conv_form == "scaled")
 
 
-def _qk_norm(spec: HeadedSpec, context: BuildContext, n_heads: int) -> nn.Module:
-    assert spec.qk_norm is not None
+def _qk_norm(norm: NormSpec, spec: HeadedSpec, context: BuildContext, n_heads: int) -> nn.Module:
     assert spec.d_head is not None
-    if spec.qk_norm_width == "each-head":
-        return EachHead(spec.qk_norm.build(context, dim=spec.d_head), n_heads)
-    return spec.qk_norm.build(context, dim=spec.d_head * n_heads if spec.qk_norm_width == "full" else spec.d_head)
+    if spec.qk_norm_width == "full":
+        return norm.build(context, dim=spec.d_head * n_heads)
+    made = norm.build(context, dim=spec.d_head)
+    return _each_head(made, n_heads) if spec.qk_norm_width == "each-head" else made
+
+
+def _each_head(norm: nn.Module, n_heads: int) -> nn.Module:
+    """Return the norm with weights of its own for each head; one without weights is the same for all."""
+    return EachHead(norm, n_heads) if any(True for _ in norm.parameters()) else norm
+
+
+def _parameters(module: nn.Module | None) -> Iterator[tuple[str, nn.Parameter]]:
+    """Yield the parameters of a module by name; none without one."""
+    if module is not None:
+        yield from module.named_parameters()
 
 
 def _earlier(spec: HeadedSpec, context: BuildContext) -> GroupedQueryAttention | None:

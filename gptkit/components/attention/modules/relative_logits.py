@@ -24,15 +24,17 @@ class RelativeLogits(nn.Module):
         n_heads: H.
         width: R.
         extent: L.
+        norm: norm of the features of heads, (…, H, R); None without one.
     """
 
-    def __init__(self, context: BuildContext, n_heads: int, width: int, extent: int) -> None:
+    def __init__(self, context: BuildContext, n_heads: int, width: int, extent: int, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.width, self.extent = width, extent
         self.features = context.linear(context.d_model, n_heads * width, bias=False)
         """Rows: the features of each head."""
         self.table = nn.Parameter(torch.empty(width, extent))
         """Profiles over distances, (R, L), which the features of a head mix."""
+        self.norm = norm
 
     def initial(self) -> dict[str, Initial]:
         return {"table": "embedding"}
@@ -43,7 +45,8 @@ class RelativeLogits(nn.Module):
 
     def queries(self, x_BTE: Tensor) -> Tensor:
         """Return the relative features of each head, (B, H, T, R)."""
-        return torch.unflatten(self.features(x_BTE), -1, (-1, self.width)).transpose(1, 2)
+        r_BTHR = torch.unflatten(self.features(x_BTE), -1, (-1, self.width))
+        return (r_BTHR if self.norm is None else self.norm(r_BTHR)).transpose(1, 2)
 
     def forward(self, r_BHTR: Tensor, query_positions: Tensor, key_positions: Tensor) -> Tensor:
         """Return the terms of the scores, (B, H, T, S).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gptkit.components.attention.written.dynamic_convolution import dynamic_convolution
 from gptkit.components.attention.written.headed_text import END, OWN, OWN_END, POSITION, REUSED, REUSED_END, START
 from gptkit.components.attention.written.parts import (
     any_indexer,
@@ -52,8 +53,12 @@ HEADED_FIELDS = (
     "head_gate",
     "output_norm",
     "kv_conv",
+    "kv_conv_form",
     "relative_width",
     "relative_extent",
+    "relative_norm",
+    "token_sinks",
+    "k_norm",
 )
 """Fields of `HeadedSpec` that the template writes."""
 
@@ -101,18 +106,20 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
     full, after = spec.qk_norm_width == "full", spec.qk_norm_order == "after"
     key_heads = "$N_KV_HEADS" if grouped else "$N_HEADS"
     if spec.qk_norm is not None:
-        q_dim, k_dim = (Name(f"{heads} * $D_HEAD" if full else "$D_HEAD") for heads in ("$N_HEADS", key_heads))
-        parts["q_norm"] = written(spec.qk_norm, context, dim=q_dim)
-        parts["k_norm"] = written(spec.qk_norm, context, dim=k_dim)
-        if spec.qk_norm_width == "each-head":
-            norm = written(spec.qk_norm, context, dim=Name("$NORM_DIM"))
-            parts["q_norm"] = each_head(norm, "$N_HEADS")
-            parts["k_norm"] = each_head(norm, key_heads)
+        for name, norm, n in (("q_norm", spec.qk_norm, "$N_HEADS"), ("k_norm", spec.k_norm or spec.qk_norm, key_heads)):
+            if spec.qk_norm_width == "each-head":
+                parts[name] = each_head(norm, context, n)
+            else:
+                parts[name] = written(norm, context, dim=Name(f"{n} * $D_HEAD" if full else "$D_HEAD"))
     if spec.v_norm is not None:
         parts["v_norm"] = written(spec.v_norm, context, dim=Name("$D_HEAD" if spec.d_value is None else "$D_VALUE"))
     d_input, own = input_width(context)
     settings |= own
-    if spec.kv_conv is not None:
+    dynamic = spec.kv_conv is not None and spec.kv_conv_form == "dynamic"
+    if dynamic:
+        for name, size in (("key", "$D_HEAD"), ("value", "$D_HEAD" if spec.d_value is None else "$D_VALUE")):
+            parts[f"{name}_convolution"] = dynamic_convolution(spec, context, key_heads, f"{key_heads} * {size}")
+    elif spec.kv_conv is not None:
         parts["short_convolution"] = short_convolution
     if spec.relative_width is not None:
         parts["relative_logits"] = relative_logits(spec, context)
@@ -156,7 +163,12 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         "v_norm": spec.v_norm is not None,
         "output_norm": spec.output_norm is not None,
         "kv_conv": spec.kv_conv is not None,
+        "dynamic_conv": dynamic,
+        "scaled_conv": spec.kv_conv is not None and spec.kv_conv_form == "scaled",
+        "kv_inputs": context.kv_inputs,
+        "token_sinks": spec.token_sinks,
         "relative": spec.relative_width is not None,
+        "relative_norm": spec.relative_norm is not None,
     }
     values = {
         "description": "Grouped-query attention: several query heads share a key/value head."
@@ -169,7 +181,11 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         "projection": linear(context, f"$N_HEADS * {d_value}", "D_MODEL", bias=spec.output_bias),
         "head_gate": "" if spec.head_gate is None else linear(context, d_input, "$N_HEADS", bias=False),
         "mask": mask_call,
-        "addition": ", added_BTX: Tensor" if context.adds else "",
+        "addition": ", added_BTX: Tensor" if context.adds else _kv_inputs(context),
+        "key_projection": linear(context, d_input, f"{key_heads} * $D_HEAD", bias=spec.qkv_bias),
+        "value_projection": linear(context, d_input, f"{key_heads} * {d_value}", bias=spec.qkv_bias),
+        "sink_projection": linear(context, d_input, "$N_HEADS", bias=False),
+        **_convolved(dynamic=dynamic, kv_inputs=context.kv_inputs),
         **{
             f"own_{name}": f"(self.{name}(x_BTE) + added_BTX)" if context.adds else f"self.{name}(x_BTE)"
             for name in ("qk", "qkv")
@@ -187,14 +203,15 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         repeats=grouped,
         dropout=spec.dropout,
         softcap=spec.softcap is not None,
-        sinks=spec.sinks,
+        sinks=spec.sinks or spec.token_sinks,
+        **_sink_logits(spec),
         added="" if spec.relative_width is None else "self.relative(q_BHTR, positions_T, k_BHSD.shape[2])",
     )
     text += attended.replace("mask_TS", "mask_BHTS") if indexed else attended
     text += head_gate(spec.head_gate) + fill(END, outputs=outputs)
     variant = position.variant or position.name.title() if position is not None else "Plain"
     variant = f"relative {variant}" if spec.relative_width is not None else variant
-    variant = f"reusing {variant}" if reused else variant
+    variant = f"reusing {variant}" if reused else f"separate {variant}" if context.kv_inputs else variant
     fields = [*HEADED_FIELDS, *(["n_kv_heads"] if grouped else [])]
     return Written(
         "Attention",
@@ -206,6 +223,30 @@ def headed(spec: HeadedSpec, context: WritingContext, *, grouped: bool, indexer:
         variant=variant,
         fields=fields,
     )
+
+
+def _kv_inputs(context: WritingContext) -> str:
+    """Return the parameters for inputs of keys and values; empty where these are the input of queries."""
+    return ", key_BTE: Tensor, value_BTE: Tensor" if context.kv_inputs else ""
+
+
+def _sink_logits(spec: HeadedSpec) -> dict[str, str]:
+    """Return the argument of `attend` for logits of sinks that depend on the query's token."""
+    if not spec.token_sinks:
+        return {}
+    own = " + self.sinks[:, None, None]" if spec.sinks else ""
+    return {"sink_logits": f"self.token_sinks(x_BTE).mT[..., None]{own}"}
+
+
+def _convolved(*, dynamic: bool, kv_inputs: bool) -> dict[str, str]:
+    """Return the expressions of convolved keys and values, each with what the next tokens need."""
+    result = {}
+    for name, part in (("key", "k"), ("value", "v")):
+        call = f"$short_convolution({part}_BTX, self.{part}_conv, start_BTX)"
+        if dynamic:
+            call = f"self.{part}_conv({part}_BTX, {f'{name}_BTE' if kv_inputs else 'x_BTE'}, start_BTX)"
+        result[f"convolved_{name}s"] = call
+    return result
 
 
 def _widths(spec: HeadedSpec) -> tuple[int, ...]:

@@ -33,6 +33,14 @@ class $class_name(nn.Module):
         #end
         self.query = $packed_q
         #else
+        #if kv_inputs
+        #if value_gate
+        self.sizes = [$N_HEADS * $D_HEAD, $N_HEADS * $D_VALUE]
+        #end
+        self.query = $packed_q
+        self.key = $key_projection
+        self.value = $value_projection
+        #else
         #if d_value
         self.sizes = [$N_HEADS * $D_HEAD, $key_heads * $D_HEAD, $key_heads * $D_VALUE]
         #if gate
@@ -43,6 +51,7 @@ class $class_name(nn.Module):
         self.qk = $packed_qk
         #else
         self.qkv = $packed_qkv
+        #end
         #end
         #end
         #if indexed
@@ -59,9 +68,14 @@ class $class_name(nn.Module):
         #end
         #if kv_conv
         #if not $REUSES_KV
+        #if dynamic_conv
+        self.k_conv = $key_convolution
+        self.v_conv = $value_convolution
+        #else
         d_keys, d_values = $key_heads * $D_HEAD, $key_heads * $value_size
         self.k_conv = nn.Conv1d(d_keys, d_keys, $KV_CONV, groups=d_keys, bias=False)
         self.v_conv = nn.Conv1d(d_values, d_values, $KV_CONV, groups=d_values, bias=False)
+        #end
         #end
         #end
         #if relative
@@ -86,6 +100,9 @@ class $class_name(nn.Module):
         #if gate_bias
         self.gate_bias = nn.Parameter(torch.zeros($N_HEADS))
         #end
+        #if token_sinks
+        self.token_sinks = $sink_projection  # logits of the query's token that take a share of attention
+        #end
         #if sinks
         self.sinks = nn.Parameter(torch.zeros($N_HEADS))  # a logit that takes a share of attention
         #end
@@ -93,7 +110,12 @@ class $class_name(nn.Module):
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]$addition) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
         #if relative
+        #if relative_norm
+        q_BTHR = self.relative.features(x_BTE).unflatten(-1, ($N_HEADS, -1))
+        q_BHTR = self.relative.norm(q_BTHR).transpose(1, 2)
+        #else
         q_BHTR = self.relative.features(x_BTE).unflatten(-1, ($N_HEADS, -1)).transpose(1, 2)
+        #end
         #end
         #if $REUSES_KV
 '''
@@ -141,7 +163,20 @@ OWN = """
         #end
         v_BTHD = k_BTHD  # one projection for both
         #else
-        #if d_value
+        #if kv_inputs
+        #if value_gate
+        q_BTX, gate_BTX = self.query(x_BTE).split(self.sizes, dim=-1)
+        q_BTHD = q_BTX.unflatten(-1, (-1, $D_HEAD))
+        gate_BTHD = gate_BTX.unflatten(-1, (-1, $D_VALUE))
+        #else
+        q_BTHD = self.query(x_BTE).unflatten(-1, (-1, $D_HEAD))
+        #if gate
+        q_BTHD, gate_BTHD = q_BTHD.chunk(2, dim=2)
+        #end
+        #end
+        k_BTHD = self.key(key_BTE).unflatten(-1, (-1, $D_HEAD))
+        v_BTHD = self.value(value_BTE).unflatten(-1, (-1, $value_size))
+        #elif d_value
         $value_names = $own_qkv.split(self.sizes, dim=-1)
         q_BTHD, k_BTHD = (x.unflatten(-1, (-1, $D_HEAD)) for x in (q_BTX, k_BTX))
         v_BTHD = v_BTX.unflatten(-1, (-1, $D_VALUE))
@@ -165,9 +200,12 @@ OWN = """
         #if kv_conv
         k_BTX, v_BTX = k_BTHD.flatten(2), v_BTHD.flatten(2)
         start_BTX = cache.get("key_inputs", k_BTX.new_zeros(len(x_BTE), $KV_CONV - 1, k_BTX.shape[2]))
-        k_BTX, cache["key_inputs"] = $short_convolution(k_BTX, self.k_conv, start_BTX)
+        k_BTX, cache["key_inputs"] = $convolved_keys
         start_BTX = cache.get("value_inputs", v_BTX.new_zeros(len(x_BTE), $KV_CONV - 1, v_BTX.shape[2]))
-        v_BTX, cache["value_inputs"] = $short_convolution(v_BTX, self.v_conv, start_BTX)
+        v_BTX, cache["value_inputs"] = $convolved_values
+        #if scaled_conv
+        k_BTX, v_BTX = (x / ($KV_CONV + 1) ** 0.5 for x in (k_BTX, v_BTX))
+        #end
         k_BTHD, v_BTHD = k_BTX.view_as(k_BTHD), v_BTX.view_as(v_BTHD)
         #end
         #if clip_first

@@ -71,7 +71,7 @@ _SOFTMAX = """
         #end
         scores_BHTS = scores_BHTS.masked_fill(~mask_TS, -torch.inf)
         #if sinks
-        sinks_BHT1 = self.sinks[:, None, None].expand(*scores_BHTS.shape[:3], 1)
+        sinks_BHT1 = $sink_logits
         weights_BHTS = torch.cat((scores_BHTS, sinks_BHT1), dim=-1).softmax(dim=-1)[..., :-1]
         #else
         weights_BHTS = scores_BHTS.softmax(dim=-1)
@@ -218,6 +218,7 @@ def attend(
     softcap: bool = False,
     sinks: bool = False,
     added: str = "",
+    sink_logits: str = "self.sinks[:, None, None].expand(*scores_BHTS.shape[:3], 1)",
 ) -> str:
     """Return the lines from queries, keys, values and mask to the heads' outputs, with torch's fused attention if possible.
 
@@ -226,6 +227,7 @@ def attend(
         scale: the expression of the scale; empty for 1/√D.
         repeats: several query heads share a key/value head.
         added: the expression of a further term of the scores, after their soft bound; empty for none.
+        sink_logits: the expression of the logits of sinks, (B, H, T, 1).
     """
     calls = {} if position is None else position.calls
     unknown = set(calls) - {"query", "unrotated", "key", "both", "bias", "content", "values", "recompute"}
@@ -243,6 +245,7 @@ def attend(
         if scale != "1.0":
             product += f" * {scale}" if scale else " / $D_HEAD**0.5"
         flags = {"repeats": repeats, "softcap": softcap, "sinks": sinks, "dropout": bool(dropout)}
+        terms |= {"sink_logits": sink_logits}
         return fill(_SOFTMAX, **flags, scores=product, added=added, **terms)
     options = [
         *(["dropout_p=$ATTENTION_DROPOUT if self.training else 0.0"] if dropout else []),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.components.attention.written.parts import input_width
 from gptkit.kinds.written import Setting, WritingContext, Written, fill, linear
+from gptkit.kinds.written_each_head import each_head
 
 if TYPE_CHECKING:
     from gptkit.components.attention.grouped_query import HeadedSpec
@@ -20,6 +21,9 @@ class $class_name(nn.Module):
         super().__init__()
         self.features = $features
         self.table = nn.Parameter(torch.zeros($RELATIVE_WIDTH, $RELATIVE_EXTENT))
+        #if norm
+        self.norm = $norm
+        #end
 
     def forward(self, q_BHTR: Tensor, positions_T: Tensor, n_keys: int) -> Tensor:
         """Return the terms for relative features of queries, (B, H, T, R) to (B, H, T, S)."""
@@ -40,4 +44,8 @@ def relative_logits(spec: HeadedSpec, context: WritingContext) -> Written:
         **own,
     }
     features = linear(context, d_input, "$N_HEADS * $RELATIVE_WIDTH", bias=False)
-    return Written("RelativeLogits", fill(_CLASS, features=features), settings=settings, section="attention")
+    norm, parts = spec.relative_norm, {}
+    if norm is not None:
+        parts["norm"] = each_head(norm, context, "$N_HEADS", "$RELATIVE_WIDTH")
+    text = fill(_CLASS, features=features, norm=norm is not None)
+    return Written("RelativeLogits", text, settings=settings, parts=parts, section="attention")

@@ -15,6 +15,7 @@ from gptkit.kinds.context import BuildContext
 from gptkit.nn.block import Block
 from gptkit.nn.forward import Forward
 from gptkit.nn.initial import Initial
+from gptkit.nn.parameters import ParameterOptions
 from gptkit.nn.short_convolution import ShortConvolution
 from gptkit.ops.dropout import dropout
 
@@ -39,11 +40,19 @@ class AttentionResiduals(Block):
         self.begins_group = spec.group is None or parts.index % spec.group == 0
         self.eps, self.score_scale, self.normalizes = spec.eps, spec.score_scale, spec.normalize_sources
         self.attention_norm = parts.norm.build(context, dim=context.d_model)
-        self.attention = parts.attention.build(context)
-        self.feedforward_query = nn.Parameter(torch.zeros(context.d_model))
+        self.key_norm, self.value_norm = (
+            parts.norm.build(context, dim=context.d_model) if spec.kv_inputs else None for _ in range(2)
+        )
+        self.attention = parts.attention.build(context.replace(kv_inputs=True) if spec.kv_inputs else context)
         self.feedforward_norm = parts.norm.build(context, dim=context.d_model)
         self.feedforward = parts.feedforward.build(context)
-        self.output_query = nn.Parameter(torch.zeros(context.d_model))
+        is_first = context.share((*self.key, "first"), lambda: parts.index) == parts.index
+        is_last = parts.index >= context.n_layers - 1
+        rows = (3, context.d_model) if spec.kv_inputs else (context.d_model,)
+        self.attention_query = None if is_first else nn.Parameter(torch.zeros(rows))
+        """That of queries; or those of queries, keys and values, (3, E)."""
+        self.feedforward_query = nn.Parameter(torch.zeros(context.d_model))
+        self.output_query = nn.Parameter(torch.zeros(context.d_model)) if is_last else None
         self.attention_conv, self.feedforward_conv = (
             None
             if spec.output_conv is None
@@ -53,24 +62,45 @@ class AttentionResiduals(Block):
         self.dropout = spec.dropout
 
     def initial(self) -> dict[str, Initial]:
-        return {"feedforward_query": "zeros", "output_query": "zeros"}
+        return {name: "zeros" for name, _ in self.named_parameters(recurse=False)}
+
+    def parameter_options(self) -> dict[str, ParameterOptions]:
+        # Vectors, also where three of them are in one parameter.
+        return {} if self.attention_query is None else {"attention_query": ParameterOptions(hidden=False)}
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         carried: tuple[tuple[Tensor, ...], bool] | None = forward.carried(self, self.key)
         # Without carried sources, this is the first block, or one after a block of another kind.
         sources, is_open = ((x_BTE,), False) if carried is None else carried
         is_open = is_open and not self.begins_group
-        mixed_BTE = self.attention(self.attention_norm(x_BTE), forward)
+        mixed_BTE = self._attention(x_BTE, sources, forward)
         if self.attention_conv is not None:
             mixed_BTE = self.attention_conv(mixed_BTE, forward)
-        sources = _with(sources, is_open, dropout(mixed_BTE, self.dropout, self.training))
-        h_BTE = self.attend(sources, self.feedforward_query)
-        fed_BTE = self.feedforward(self.feedforward_norm(h_BTE), forward)
+        mixed_BTE = dropout(mixed_BTE, self.dropout, self.training)
+        sources = _with(sources, is_open, mixed_BTE)
+        fed_BTE = self.feedforward(self.feedforward_norm(self.attend(sources, self.feedforward_query)), forward)
         if self.feedforward_conv is not None:
             fed_BTE = self.feedforward_conv(fed_BTE, forward)
-        sources = _with(sources, self.grouped, dropout(fed_BTE, self.dropout, self.training))
+        fed_BTE = dropout(fed_BTE, self.dropout, self.training)
+        sources = _with(sources, self.grouped, fed_BTE)
         forward.carry(self, self.key, (sources, self.grouped))
-        return self.attend(sources, self.output_query)
+        return x_BTE + mixed_BTE + fed_BTE if self.output_query is None else self.attend(sources, self.output_query)
+
+    def _attention(self, x_BTE: Tensor, sources: tuple[Tensor, ...], forward: Forward) -> Tensor:
+        """Return attention's output for the norm of the mean of the sources, or for three such inputs."""
+        if self.attention_query is None:
+            h_BTE = k_BTE = v_BTE = x_BTE
+        elif self.key_norm is None:
+            h_BTE = self.attend(sources, self.attention_query)
+        else:
+            h_BTE, k_BTE, v_BTE = (self.attend(sources, query_E) for query_E in self.attention_query)
+        out_BTE: Tensor
+        if self.key_norm is None or self.value_norm is None:
+            out_BTE = self.attention(self.attention_norm(h_BTE), forward)
+            return out_BTE
+        kv_BTE = (self.key_norm(k_BTE), self.value_norm(v_BTE))
+        out_BTE = self.attention(self.attention_norm(h_BTE), forward, kv_BTE=kv_BTE)
+        return out_BTE
 
     def attend(self, sources: tuple[Tensor, ...], query_E: Tensor) -> Tensor:
         """Return the weighted mean of the sources, (B, T, E)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gptkit.components.block.written.forms import with_arguments
-from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, linear, written
+from gptkit.kinds.written import Setting, WritingContext, Written, fill, linear, written
 from gptkit.kinds.written_each_head import each_head
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _gates(spec: GatedHyperConnectionsSpec, context: WritingContext, *, writes: 
         "WRITE_SCALE": Setting(spec.write_scale, "largest weight with which a stream receives a branch's output"),
         "WRITES": Setting(writes, "whether the output of a branch is added to the streams"),
     }
-    norm = each_head(written(context.parts.norm, context, dim=Name("$NORM_DIM")), "$N_STREAMS", "D_MODEL")
+    norm = each_head(context.parts.norm, context, "$N_STREAMS", "D_MODEL")
     text = fill(
         _GATES,
         down=linear(context, "$N_STREAMS * D_MODEL", "$GATE_RANK", bias=False),

@@ -37,8 +37,8 @@ class AttentionBackend(ABC):
         """Attention of one call.
 
         Args:
-            layer: has the constants (`scale`, `softcap`, `dropout`, `sinks`, `training`), and the terms that layers share:
-                `additive_term` (mask and bias as a tensor), `score_mod` (the bias as a function).
+            layer: has the constants (`scale`, `softcap`, `dropout`, `training`), and the terms that layers share:
+                `sink_logits`, `additive_term` (mask and bias as a tensor), `score_mod` (the bias as a function).
             mask: which keys each query may attend.
             forward: this call's context.
             content: a term before the softcap, (B, H, T, S), or None.

@@ -50,7 +50,7 @@ class EagerBackend(AttentionBackend):
         scores_BHTS = scores_BHTS.to(dtype) + layer.additive_term(forward, mask, dtype)
         if added is not None:
             scores_BHTS = scores_BHTS + added.to(dtype)
-        weights_BHTS = _softmax(scores_BHTS, layer.sinks).to(v_BKSV.dtype)
+        weights_BHTS = _softmax(scores_BHTS, layer.sink_logits(dtype, scores_BHTS.device)).to(v_BKSV.dtype)
         if layer.mixes_weights:
             weights_BHTS = layer.mix_weights(weights_BHTS)
         weights_BHTS = dropout(weights_BHTS, layer.dropout, layer.training)

@@ -49,7 +49,7 @@ class SdpaBackend(AttentionBackend):
         added: Tensor | None,
     ) -> Tensor:
         term = None
-        sinks_H = layer.sinks if layer.has_sinks else None
+        sinks_H = layer.sink_logits(q_BHTD.dtype, q_BHTD.device)
         if layer.biases or mask.form == "dense" or content is not None or added is not None or sinks_H is not None:
             term = layer.additive_term(forward, mask, q_BHTD.dtype)
             # Without a softcap in between, a term before it and a term after it are one sum.
