@@ -39,6 +39,7 @@ FORMULAS = {
     "gelu": lambda x: x / 2 * (1 + math.erf(x / math.sqrt(2))),
     "gelu-tanh": lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "quick-gelu": lambda x: x / (1 + math.exp(-1.702 * x)),
+    "capped-silu": lambda x: 4 * math.tanh(x / 4) / (1 + math.exp(-x)),
     "silu": lambda x: x / (1 + math.exp(-x)),
     "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
     "tanh": math.tanh,

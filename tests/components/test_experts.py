@@ -288,10 +288,11 @@ EXPERTS: dict[str, FeedForwardSpec] = {
     "mlp": MLPSpec(d_hidden=5, activation="relu"),
     "gated": GatedSpec(d_hidden=5),
     "gated-clamped": GatedSpec(d_hidden=5, bias=True, clamp=0.3, up_offset=1.0),
+    "gated-softcapped": GatedSpec(d_hidden=5, up_softcap=0.3),
     "learned-activation": MLPSpec.model_construct(d_hidden=5, activation=LearnedActivationSpec()),
     "own-build": OwnBuildSpec(d_hidden=5),
 }
-STACKED = {"mlp", "gated", "gated-clamped"}
+STACKED = {"mlp", "gated", "gated-clamped", "gated-softcapped"}
 
 
 def of(expert: FeedForwardSpec, **fields: Any) -> Experts:

@@ -129,6 +129,19 @@ def test_gated_equals_an_expert_of_gpt_oss() -> None:
     torch.testing.assert_close(actual(x[None], FORWARD)[0], wanted.view(-1, E), rtol=1e-5, atol=1e-5)
 
 
+def test_soft_bounds_equal_those_of_inkling_2() -> None:
+    modeling = pytest.importorskip("transformers.models.inkling2.modeling_inkling2")
+    from transformers.models.inkling2 import Inkling2TextConfig
+
+    caps = {"mlp_gate_softcap": 0.6, "mlp_up_softcap": 0.9}
+    reference = modeling.Inkling2SoftcappedSwiGLU(Inkling2TextConfig(**caps))
+    activation = {"name": "capped-silu", "cap": 0.6}
+    actual = built(GatedSpec.model_validate({"activation": activation, "d_hidden": 16, "up_softcap": 0.9}))
+    gate, up = actual.gate_up(inputs()).split(16, dim=-1)
+    wanted = F.linear(reference(gate, up), actual.down.weight)
+    torch.testing.assert_close(actual(inputs(), FORWARD), wanted, rtol=0, atol=1e-5)
+
+
 def test_gated_equals_its_formula() -> None:
     actual = built(GatedSpec(activation="relu", d_hidden=16, bias=True, clamp=0.75, up_offset=0.5))
     gate, up = F.linear(inputs(), actual.gate_up.weight, actual.gate_up.bias).split(16, dim=-1)

@@ -541,6 +541,17 @@ SPECS: dict[str, dict[str, Any]] = {
             "relative_extent": 5,
             "relative_norm": {"name": "l2-clip", "bound": 0.7},
         },
+        "feedforward": {
+            "name": "experts",
+            "n_experts": 4,
+            "router": {"name": "sigmoid", "k": 2, "selection_bias": True, "scale": 1.5},
+            "expert": {
+                "name": "gated",
+                "d_hidden": 12,
+                "activation": {"name": "capped-silu", "cap": 0.7},
+                "up_softcap": 0.4,
+            },
+        },
         "block": {"name": "attention-residuals", "group": 2, "kv_inputs": True},
         "n_layers": 5,
         "layers": [

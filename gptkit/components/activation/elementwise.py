@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "CappedSiluSpec",
     "GeluSpec",
     "GeluTanhSpec",
     "IdentitySpec",
@@ -194,6 +195,31 @@ class QuickGeluSpec(ActivationSpec):
     return x * torch.sigmoid({self.alpha!r} * x)
 '''
         return Written("quick_gelu", text, calls={"apply": "$activation($x)"}, section="feedforward", fields=["alpha"])
+
+
+class CappedSiluSpec(ActivationSpec):
+    """SiLU with a soft bound of its linear factor, but not of the argument of its sigmoid (Inkling 2).
+
+    Formula:
+        f(x) = cap · tanh(x / cap) · σ(x)
+    """
+
+    formula: ClassVar[str] = r"f(x) = c \tanh(x / c)\,\sigma(x)"
+
+    name: Literal["capped-silu"] = "capped-silu"
+    cap: float = Field(4.0, description="Soft bound of the linear factor.", gt=0)
+
+    def build(self, context: BuildContext) -> nn.Module:
+        from gptkit.components.activation.modules.elementwise import CappedSilu
+
+        return CappedSilu(self.cap)
+
+    def written(self, context: WritingContext) -> Written:
+        text = f'''def $class_name(x: Tensor$parameters) -> Tensor:
+    """SiLU whose linear factor is softly bounded by {self.cap:g}."""
+    return {self.cap!r} * torch.tanh(x / {self.cap!r}) * torch.sigmoid(x)
+'''
+        return Written("capped_silu", text, calls={"apply": "$activation($x)"}, section="feedforward", fields=["cap"])
 
 
 class SiluSpec(ActivationSpec):

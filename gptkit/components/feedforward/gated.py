@@ -30,6 +30,7 @@ class GatedSpec(FeedForwardSpec):
         With `sparsity` s > 0, the gate g (after its scale) is replaced by relu(g − mean(g) − Φ⁻¹(s) · std(g)), over its
         features, so that about the share s of them is zero (statistical top-k, https://arxiv.org/abs/2506.06644).
         With `hidden_norm`, the product is normalized before the down-projection (BitNet; sub-LN, arXiv 2210.06423).
+        With `up_softcap` s, W_up · x becomes s · tanh(W_up · x / s) before the offset is added.
         With `clamp` c, the gate is limited to at most c, and the up-projection to −c … c, before f and the product.
 
     Shapes:
@@ -55,6 +56,9 @@ class GatedSpec(FeedForwardSpec):
     bias: bool = Field(False, description="Whether the projections have biases.")
     dropout: float = Field(0.0, description="Share of hidden features dropped in training.", ge=0, lt=1)
     clamp: float | None = Field(None, description="Bound on gate and up before the product (gpt-oss: 7).", gt=0)
+    up_softcap: float | None = Field(
+        None, description="Soft bound on the up-projection: softcap · tanh(up / softcap) (Inkling 2: 25).", gt=0
+    )
     up_offset: float = Field(0.0, description="Added to the ungated factor (gpt-oss: 1).")
     gate_scale: float = Field(1.0, description="Factor of the gate before the activation (Falcon-H1).")
     output_scale: float = Field(1.0, description="Factor of the output (Falcon-H1).")
@@ -70,6 +74,7 @@ class GatedSpec(FeedForwardSpec):
         {"activation": "gelu-tanh", "expansion": 2, "multiple_of": 8},
         {"activation": "quick-gelu", "clamp": 7.0, "up_offset": 1.0, "bias": True},
         {"gate_scale": 0.5, "output_scale": 1.5},
+        {"activation": "capped-silu", "up_softcap": 0.5},
         {"activation": "gelu-tanh", "sparsity": 0.7},
         {"activation": "relu-squared", "hidden_norm": "rms", "dropout": 0.1},
     )

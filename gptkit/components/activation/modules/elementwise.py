@@ -6,7 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["QuickGelu", "ReluSquared"]
+__all__ = ["CappedSilu", "QuickGelu", "ReluSquared"]
+
+
+class CappedSilu(nn.Module):
+    """Compute cap · tanh(x / cap) · σ(x)."""
+
+    def __init__(self, cap: float) -> None:
+        super().__init__()
+        self.cap = cap
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cap * torch.tanh(x / self.cap) * torch.sigmoid(x)
+
+    def extra_repr(self) -> str:
+        return f"cap={self.cap}"
 
 
 class QuickGelu(nn.Module):

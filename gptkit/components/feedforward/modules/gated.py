@@ -35,7 +35,7 @@ class Gated(FeedForward, TakesAddition):
         super().__init__()
         d_hidden = spec.hidden(context)
         self.clamp = spec.clamp
-        self.up_offset = spec.up_offset
+        self.up_offset, self.up_softcap = spec.up_offset, spec.up_softcap
         self.gate_scale, self.output_scale = spec.gate_scale, spec.output_scale
         self.cutoff = _cutoff(spec.sparsity)
         self.gate_up = context.linear(context.d_model, 2 * d_hidden, bias=spec.bias)
@@ -59,7 +59,7 @@ class Gated(FeedForward, TakesAddition):
 
     def forward(self, x_BTE: Tensor, forward: Forward, added_BTX: Tensor | None = None) -> Tensor:
         gate_up_BTX = self.gate_up(x_BTE) if added_BTX is None else self.gate_up(x_BTE) + added_BTX
-        product_BTF = _product(gate_up_BTX, self.activation, self.clamp, self.up_offset, self.gate_scale, self.cutoff)
+        product_BTF = _product(self, gate_up_BTX)
         if self.hidden_norm is not None:
             product_BTF = self.hidden_norm(product_BTF)
         y_BTE: Tensor = self.down(dropout(product_BTF, self.dropout, self.training))
@@ -73,7 +73,7 @@ class StackedGated(StackedFeedForward):
         super().__init__()
         d_hidden = spec.hidden(context)
         self.clamp = spec.clamp
-        self.up_offset = spec.up_offset
+        self.up_offset, self.up_softcap = spec.up_offset, spec.up_softcap
         self.gate_scale, self.output_scale = spec.gate_scale, spec.output_scale
         self.cutoff = _cutoff(spec.sparsity)
         self.gate_up = StackedLinear(n_experts, context.d_model, 2 * d_hidden, bias=spec.bias)
@@ -89,8 +89,7 @@ class StackedGated(StackedFeedForward):
         return _divisions(self.down.in_features) if self.cutoff is None else {}
 
     def forward(self, x_ME: Tensor, groups: Groups, forward: Forward) -> Tensor:
-        gate_up = self.gate_up(x_ME, groups)
-        product_MF = _product(gate_up, self.activation, self.clamp, self.up_offset, self.gate_scale, self.cutoff)
+        product_MF = _product(self, self.gate_up(x_ME, groups))
         y_ME: Tensor = self.down(dropout(product_MF, self.dropout, self.training), groups)
         return y_ME if self.output_scale == 1 else y_ME * self.output_scale
 
@@ -100,21 +99,21 @@ def _cutoff(sparsity: float) -> float | None:
     return NormalDist().inv_cdf(sparsity) if sparsity else None
 
 
-def _product(
-    gate_up: Tensor, activation: nn.Module, clamp: float | None, up_offset: float, gate_scale: float, cutoff: float | None
-) -> Tensor:
+def _product(module: Gated | StackedGated, gate_up: Tensor) -> Tensor:
     """Compute f(gate_scale · gate) ⊙ (up + up_offset), (…, 2F) to (…, F)."""
     gate, up = gate_up.chunk(2, dim=-1)
-    if gate_scale != 1:
-        gate = gate * gate_scale
-    if cutoff is not None:
+    if module.gate_scale != 1:
+        gate = gate * module.gate_scale
+    if module.cutoff is not None:
         deviation, mean = torch.std_mean(gate, dim=-1, correction=0, keepdim=True)
-        gate = (gate - mean - cutoff * deviation).relu()
-    if clamp is not None:
-        gate, up = gate.clamp(max=clamp), up.clamp(-clamp, clamp)
-    if up_offset:
-        up = up + up_offset
-    product: Tensor = activation(gate) * up
+        gate = (gate - mean - module.cutoff * deviation).relu()
+    if module.clamp is not None:
+        gate, up = gate.clamp(max=module.clamp), up.clamp(-module.clamp, module.clamp)
+    if module.up_softcap is not None:
+        up = module.up_softcap * torch.tanh(up / module.up_softcap)
+    if module.up_offset:
+        up = up + module.up_offset
+    product: Tensor = module.activation(gate) * up
     return product
 
 

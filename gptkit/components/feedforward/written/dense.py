@@ -70,6 +70,9 @@ _GATED = """
         #if clamp
         gate_BTF, up_BTF = gate_BTF.clamp(max=$clamp), up_BTF.clamp(-$clamp, $clamp)  # no outliers
         #end
+        #if up_softcap
+        up_BTF = $up_softcap * torch.tanh(up_BTF / $up_softcap)  # a soft bound
+        #end
         #if hidden_norm
         hidden_BTF = self.hidden_norm($activated * $factor)
         #if dropout
@@ -132,13 +135,24 @@ def _gated(spec: GatedSpec, context: WritingContext, n_experts: int) -> Written:
         hidden_norm=spec.hidden_norm is not None,
         stored=bool(spec.dropout) or spec.hidden_norm is not None,
         clamp=f"{spec.clamp:g}" if spec.clamp else "",
+        up_softcap=f"{spec.up_softcap!r}" if spec.up_softcap else "",
         activated=activation.call("apply", x="gate_BTF"),
         factor=f"(up_BTF + {spec.up_offset:g})" if spec.up_offset else "up_BTF",
         gate_scale=f"{spec.gate_scale!r}" if spec.gate_scale != 1 else "",
         output_scale=f"{spec.output_scale!r}" if spec.output_scale != 1 else "",
     )
     formula = "y = W_down · (f(W_gate x) ⊙ W_up x)"
-    fields = (*_FIELDS, "multiple_of", "clamp", "up_offset", "gate_scale", "output_scale", "sparsity", "hidden_norm")
+    fields = (
+        *_FIELDS,
+        "multiple_of",
+        "clamp",
+        "up_softcap",
+        "up_offset",
+        "gate_scale",
+        "output_scale",
+        "sparsity",
+        "hidden_norm",
+    )
     result = _class(spec, context, body, activation, "gate_up", "2 * $D_HIDDEN", formula, n_experts, *fields)
     cutoff = NormalDist().inv_cdf(spec.sparsity) if spec.sparsity else None
     comment = f"deviations above the mean at which features begin: {spec.sparsity:g} of a normal distribution is below"
