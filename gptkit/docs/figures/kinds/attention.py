@@ -26,6 +26,7 @@ TOKENS = 16
 _FEW: Sequence[Mapping[str, int]] = (
     {"sliding_window": 4, "block_size": 2, "top_k": 3},
     {"block_size": 2, "top_blocks": 3, "local_blocks": 1, "index_heads": 1},
+    {"block_size": 2, "top_blocks": 3},
     {"top_k": 5},
 )
 """Fields of attentions that choose keys, and values with which they choose among so few tokens."""
@@ -89,11 +90,11 @@ def _influence(x_BTE: Tensor, y_BTE: Tensor) -> Tensor:
 
 
 def _blocks(subject: Subject, matrix_TS: Tensor) -> Sequence[Outlined]:
-    """Return the blocks of keys that queries attend to, local and chosen ones, if an attention chooses blocks."""
+    """Return the blocks of keys that queries attend to, the last and chosen ones, if an attention chooses blocks."""
     spec = subject.spec
     if not hasattr(spec, "top_blocks"):
         return ()
-    size = spec.block_size
+    size, partial = spec.block_size, not hasattr(spec, "local_blocks")
     local: list[tuple[int, int, int]] = []
     best: list[tuple[int, int, int]] = []
     for query in range(TOKENS):
@@ -101,9 +102,11 @@ def _blocks(subject: Subject, matrix_TS: Tensor) -> Sequence[Outlined]:
             count = int((matrix_TS[query, block * size : (block + 1) * size] > 0).sum())
             if count:
                 first = block * size + int((matrix_TS[query, block * size :] > 0).nonzero()[0])
-                own = query // size - block < spec.local_blocks
+                n_local = query // size + 1 - (query + 1) // size if partial else spec.local_blocks
+                own = query // size - block < n_local
                 (local if own else best).append((query, first, count))
-    return Outlined("local block", 3, local), Outlined("block with a top score", 2, best)
+    last = "block that is not full" if partial else "local block"
+    return Outlined(last, 3, local), Outlined("block with a top score", 2, best)
 
 
 def _heat(title: str, matrix_TS: Tensor, outlined: Sequence[Outlined] = ()) -> Heat:
