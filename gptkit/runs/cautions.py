@@ -11,6 +11,8 @@ from gptkit.core.component import Component
 from gptkit.kinds.linear import LinearSpec
 from gptkit.model.spec import ModelSpec
 from gptkit.runs.spec import ExperimentSpec
+from gptkit.training.config import TrainingSpec
+from gptkit.training.stage_spec import timeline
 
 if TYPE_CHECKING:
     from gptkit.data.index import Counts
@@ -61,6 +63,7 @@ def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
             f"training.schedule.warmup_steps: the warmup of {warmup:,} steps is longer than the training of {steps:,}; "
             f"the learning rate reaches {highest:.0%} of its peak. Lower warmup_steps, or raise training.steps"
         )
+    yield from _unfinished(training)
     adapted = any(isinstance(part, LinearSpec) and part.merged() != part for part in spec.model.components())
     if adapted and training.init_from is None and training.freeze is None:
         yield (
@@ -96,6 +99,27 @@ def _unreached(model: ModelSpec) -> Iterator[str]:
             )
             return
         first += entry.repeat
+
+
+def _unfinished(training: TrainingSpec) -> Iterator[str]:
+    """Yield a sentence for each warmup of a callback, and for the first stage, that the training ends before."""
+    steps = training.steps
+    for index, callback in enumerate(training.callbacks):
+        warmup = getattr(callback, "steps", 0)
+        if callback.name.endswith("-warmup") and warmup > steps:
+            yield (
+                f"training.callbacks.{index}.steps: the {callback.name} of {warmup:,} steps is longer than the training of "
+                f"{steps:,}, which ends within it. Lower steps, or raise training.steps"
+            )
+    for index, stage in enumerate(timeline(training.stages, steps)):
+        if stage.begin >= steps or stage.end > steps:
+            what = "is not reached" if stage.begin >= steps else "is not completed"
+            planned = f"step {stage.begin + 1:,}" + ("" if stage.spec.steps is None else f" to {stage.end:,}")
+            yield (
+                f"training.stages.{index}: {what}: it is planned from {planned}, and the training has {steps:,} steps. Raise "
+                "training.steps, or lower the steps of the stages"
+            )
+            return
 
 
 def _without_effect(spec: ExperimentSpec) -> Iterator[str]:

@@ -45,6 +45,27 @@ def test_entries_of_the_layer_pattern_without_layers_print_a_warning(call: Call,
     assert "no effect" not in warned(5)  # the pattern is repeated, and cut
 
 
+def test_stages_that_the_training_does_not_complete_print_a_warning(call: Call, project: Path) -> None:
+    def warned(stages: str) -> str:
+        return str(call("check", "mini.yaml", "-s", f"training.stages={stages}", "-s", "training.steps=5").stderr)
+
+    longer = "training.stages.0: is not completed: it is planned from step 1 to 9, and the training has 5 steps"
+    assert longer in warned("[{steps: 9}, {batch_size: 2}]")
+    missed = "training.stages.1: is not reached: it is planned from step 6 to 8, and the training has 5 steps"
+    assert missed in warned("[{steps: 5}, {steps: 3}, {}]")
+    assert "not reached: it is planned from step 6, and the training has 5 steps" in warned("[{steps: 5}, {batch_size: 2}]")
+    assert "training.stages" not in warned("[{steps: 2}, {steps: 3}]")
+
+
+def test_warmups_of_callbacks_longer_than_the_training_print_a_warning(call: Call, project: Path) -> None:
+    def warned(steps: int) -> str:
+        callbacks = "training.callbacks=[norms, {name: batch-warmup, steps: 9}]"
+        return str(call("check", "mini.yaml", "-s", callbacks, "-s", f"training.steps={steps}").stderr)
+
+    assert "training.callbacks.1.steps: the batch-warmup of 9 steps is longer than the training of 5" in warned(5)
+    assert "training.callbacks" not in warned(9)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "needed", "remedy"),
     [
