@@ -85,7 +85,7 @@ def _product(registry: Registry | None) -> list[tuple[dict[str, Any], dict[str, 
     return list(itertools.product(variants("attention", registry), variants("position", registry)))
 
 
-KEEPS_ROTATED = ("compressed",)
+KEEPS_ROTATED = ("compressed", "pooled-sparse")
 """Attentions that keep rotated entries, and so refuse positions that depend on the length of the text."""
 
 
