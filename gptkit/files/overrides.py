@@ -95,6 +95,7 @@ class _Override:
             self.written = self.written.removeprefix(" ")
         self.parts = dotted.strip().split(".")
         self.value = Node(None, self.place, self.place)
+        self.is_text = False
         if not equals:
             self.stop("expected PATH=VALUE, as in model.position=alibi", ())
         if not all(self.parts):
@@ -115,6 +116,7 @@ class _Override:
         types = () if self.types_at is None else self.types_at(root.plain(), self.path(root))
         result = [each for each in types if each is not type(None)]
         texts, lists = str in result, any(_lists_texts(each) for each in result)
+        self.is_text = texts
         stripped = self.written.strip()
         if not (texts or lists):
             return self.parse(self.written, literal_on_error=False)
@@ -189,7 +191,10 @@ class _Override:
         if index >= len(items):
             self.stop(f"{count}, counted from 0; index {index} is out of range", path)
         changed = list(items)
-        changed[index] = merge_nodes(items[index], self.merged(items[index], depth + 1))
+        # The name of a component is one of the registered ones, and another one replaces the component; a title is any text.
+        title = self.is_text and self.parts[depth + 1 :] == ["name"] and isinstance(items[index].value, dict)
+        merge = merge_roots if title else merge_nodes
+        changed[index] = merge(items[index], self.merged(items[index], depth + 1))
         return node.below(changed)
 
 

@@ -54,3 +54,13 @@ def test_other_values_are_yaml() -> None:
 def test_python_values_reach_texts_unchanged() -> None:
     spec = open_spec(SPEC, (), {"training.sample_prompt": 'a "b" # c'}).spec
     assert spec.training.sample_prompt == 'a "b" # c'
+
+
+def test_title_of_a_list_entry_keeps_its_other_fields() -> None:
+    sources = [{"name": "a", "data": {"name": "text", "path": "a"}}, {"name": "b", "data": {"name": "text", "path": "b"}}]
+    spec = {**SPEC, "data": {"name": "mixture", "sources": sources}, "sampler": [{"name": "top-k", "k": 3}]}
+    data = open_spec(spec, ["data.sources.1.name=books"]).spec.data
+    assert [(source.name, source.data.path) for source in data.sources] == [("a", ("a",)), ("books", ("b",))]  # type: ignore[attr-defined]
+    # The name of a component differs from a title: another one replaces the component.
+    (sampler,) = open_spec(spec, ["sampler.0.name=min-p"]).spec.sampler
+    assert sampler.name == "min-p"
