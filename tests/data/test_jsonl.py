@@ -146,7 +146,7 @@ def test_command_for_an_array_can_be_copied_into_a_shell(tmp_path: Path, compres
     path.write_bytes(gzip.compress(content) if compressed else content)
     with pytest.raises(DataError) as caught:
         list(JsonLinesDataSpec(path=path.name).documents(tmp_path))
-    words = shlex.split((caught.value.hint or "").removeprefix("Convert it: "))
+    words = shlex.split((caught.value.hint or "").removeprefix("Convert it, and read the new file in its place: "))
     read = ["gzip", "-dc", str(path), "|", "jq", "-c", ".[]"] if compressed else ["jq", "-c", ".[]", str(path)]
     assert words == [*read, ">", str(tmp_path / "lines-my data.json")]
 

@@ -39,13 +39,29 @@ def _hint(tmp_path: Path, text: str, **fields: Any) -> str:
         ('{"id": 1, "meta": {"content": "one"}}\n', "meta", ["one"]),
         ('{"id": "a", "meta": {"content": "one", "by": "someone else"}}\n', "meta.content", ["one"]),
         ('{"id": "a", "a b": {"c": {"text": "one"}}}\n', "text", ["one"]),
+        ('{"id": 1, "meta": {"content": "one"}}\n{"text": "two", "meta": {"content": "other"}}\n', "text", ["one", "two"]),
+        ('{"data": [{"text": "one"}, {"text": "two"}]}\n', "text", ["one", "two"]),
+        ('{"version": 1, "a b": ["one", "two"]}\n', "text", ["one", "two"]),
+        ('{"text": "one"}{"text": "two"} {"text": "three"}\n', "text", ["one", "two", "three"]),
     ],
 )
 def test_command_of_the_hint_writes_what_the_spec_reads(tmp_path: Path, text: str, field: str, expected: list[str]) -> None:
-    command = _hint(tmp_path, text, field=field).removeprefix("Convert it: ")
+    command = _hint(tmp_path, text, field=field).removeprefix("Convert it, and read the new file in its place: ")
     subprocess.run(["sh", "-c", command], check=True, timeout=60)
     documents = JsonLinesDataSpec(path=("lines-a b.jsonl",), field=field).documents(tmp_path)
     assert [document.text for document in documents] == expected
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+@pytest.mark.parametrize("names", [("instruction", "input", "output"), ("instruction", "context", "response")])
+def test_both_parts_of_a_prompt_are_kept(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    rows = [dict(zip(names, values, strict=True)) for values in (("Add.", "", "2"), ("Add.", "1, 2", "3"))]
+    hint = _hint(tmp_path, "\n".join(map(json.dumps, rows)))
+    settings, _, command = hint.partition(" Convert it, and read the new file in its place: ")
+    assert settings == f"Set `prompt_field: prompt` and `field: {names[2]}`."
+    subprocess.run(["sh", "-c", command], check=True, timeout=60)
+    data = JsonLinesDataSpec(path=("lines-a b.jsonl",), prompt_field="prompt", field=names[2], prompt_end="\n")
+    assert [document.text for document in data.documents(tmp_path)] == ["Add.\n2", "Add.\n1, 2\n3"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +113,7 @@ def test_path_from_the_current_directory_is_named_from_the_spec(tmp_path: Path, 
     [
         (
             {"instruction": "Add.", "input": "", "output": "2"},
-            "Set `prompt_field: instruction` and `field: output` to learn",
+            "Set `prompt_field: prompt` and `field: output`. Convert it",
         ),
         ({"prompt": "Add.", "completion": "2"}, "Set `prompt_field: prompt` and `field: completion` to learn"),
         ({"chat": [{"from": "human", "value": "Hi"}]}, "Set `messages_field: chat` to read conversations"),

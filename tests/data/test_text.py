@@ -395,7 +395,7 @@ def test_command_for_another_encoding_can_be_copied_into_a_shell(tmp_path: Path)
     path.write_bytes(b"caf\xe9")
     with pytest.raises(DataError) as caught:
         texts(TextDataSpec(path=str(path)), tmp_path)
-    words = shlex.split((caught.value.hint or "").partition("?): ")[2])
+    words = shlex.split((caught.value.hint or "").partition("in its place: ")[2])
     assert words == ["iconv", "-f", "ISO-8859-1", "-t", "UTF-8", str(path), ">", str(tmp_path / "utf8-my {old} text.txt")]
 
 

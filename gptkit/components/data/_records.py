@@ -36,6 +36,15 @@ def remedy(path: Path, line: bytes, value: dict[str, Any] | None, names: dict[st
             return REMEDY
         if missing == "field" and (field := _conversation(value)) is not None:
             return f"Set `messages_field: {field}` to read conversations. " + REMEDY
+        if missing == "field" and (items := _items(value)) is not None:
+            key, item = items
+            return _with_jq(f".{_key(key)}[]" + (f" | {{{_key(names['field'])}: .}}" if isinstance(item, str) else ""), path)
+        if missing == "field" and (
+            parts := next((parts for parts in _PROMPTS if all(name in value for name in parts)), None)
+        ):
+            prompt, answer = ", ".join(f".{name}" for name in parts[:-1]), parts[-1]
+            joined = f'. + {{prompt: ([{prompt}] | map(select(. != null and . != "")) | join("\\n"))}}'
+            return f"Set `prompt_field: prompt` and `field: {answer}`. {_with_jq(joined, path)}"
         if missing == "field" and (pair := next((pair for pair in _PAIRS if all(name in value for name in pair)), None)):
             return (
                 f"Set `prompt_field: {pair[0]}` and `field: {pair[1]}` to learn the second from the first; or set "
@@ -52,7 +61,7 @@ def remedy(path: Path, line: bytes, value: dict[str, Any] | None, names: dict[st
             "or read it as plain text, with data.name `text`."
         )
     if line.lstrip().startswith(b"{"):
-        return REMEDY
+        return _with_jq(".", path) if _begins_with_object(line) else REMEDY
     return "If the file is not JSON Lines, set data.name to `text` to read it as plain text. " + REMEDY
 
 
@@ -71,6 +80,33 @@ _PAIRS = (
 """Fields of a prompt and its answer in the corpora of others."""
 
 
+_PROMPTS = (
+    ("instruction", "input", "output"),
+    ("instruction", "context", "response"),
+    ("context", "question", "answer"),
+)
+"""Fields of a prompt in two parts and its answer in the corpora of others; each part may be empty."""
+
+
+def _begins_with_object(line: bytes) -> bool:
+    """Return whether a line has another object after its first one."""
+    text = line.decode(errors="replace").lstrip()
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except ValueError:
+        return False
+    return text[end:].lstrip().startswith("{")
+
+
+def _items(value: dict[str, Any]) -> tuple[str, Any] | None:
+    """Return the field of an object that has a list of the documents, and its first one; None if another may be meant."""
+    if any(isinstance(item, str) for item in value.values()):
+        return None
+    lists = {name: item for name, item in value.items() if isinstance(item, list) and item}
+    name = next((name for name, item in lists.items() if isinstance(item[0], (dict, str))), None)
+    return None if name is None else (name, lists[name][0])
+
+
 def _conversation(value: dict[str, Any]) -> str | None:
     """Return the field of an object that has a conversation; None without one."""
     for name, item in value.items():
@@ -85,7 +121,8 @@ def _with_jq(program: str, path: Path) -> str:
     target = path.with_name(f"lines-{name}")
     read = f"{_READ_BY[path.suffix.lower()]} {shlex.quote(str(path))} | " if name != path.name else ""
     source = "" if read else f" {shlex.quote(str(path))}"
-    return f"Convert it: {read}jq -c {shlex.quote(program)}{source} > {shlex.quote(str(target))}"
+    command = f"{read}jq -c {shlex.quote(program)}{source} > {shlex.quote(str(target))}"
+    return f"Convert it, and read the new file in its place: {command}"
 
 
 _READ_BY = {".gz": "gzip -dc", ".bz2": "bzip2 -dc", ".xz": "xz -dc", ".zst": "zstd -dc"}
@@ -117,7 +154,10 @@ def _nested(value: dict[str, Any], name: str) -> str | None:
     if not named and any(len(keys) == 1 for keys, _ in paths):
         return None  # another field of the object may be meant
     chosen = named[0] if named else max(paths, key=lambda each: len(each[1]), default=((), ""))[0]
-    return f". + {{{_key(name)}: {''.join(f'.{_key(key)}' for key in chosen)}}}" if len(chosen) > 1 else None
+    if len(chosen) < 2:
+        return None
+    added = f"{{{_key(name)}: {''.join(f'.{_key(key)}' for key in chosen)}}}"
+    return f". + {added}" if name in value else f"{added} + ."  # other lines may have the field
 
 
 def _texts(value: dict[str, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -147,4 +147,5 @@ def _convert(path: Path) -> str:
     source, target = (
         shlex.quote(str(file)).replace("{", "{{").replace("}", "}}") for file in (path, path.with_name(f"utf8-{path.name}"))
     )
-    return f"Convert it (from {{encoding}}?): iconv -f {{encoding}} -t UTF-8 {source} > {target}"
+    command = f"iconv -f {{encoding}} -t UTF-8 {source} > {target}"
+    return f"Convert it (from {{encoding}}?), and read the new file in its place: {command}"
