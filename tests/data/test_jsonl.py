@@ -172,9 +172,27 @@ def test_conversations_of_sharegpt_are_those_with_roles(tmp_path: Path) -> None:
     assert document.text == "Be brief.\nHi\nHello\n?"
 
 
+def test_parts_of_text_are_one_content(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "What"}, {"type": "text", "text": "is it?"}]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "It.", "weight": 1}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": messages}))
+    (document,) = JsonLinesDataSpec(path="a.jsonl", messages_field="messages").documents(tmp_path)
+    assert document.messages == ({"role": "user", "content": "What\nis it?"}, messages[1])
+    assert document.text == "What\nis it?\nIt."
+
+
 @pytest.mark.parametrize(
     ("message", "error"),
     [
+        (
+            {"role": "user", "content": [{"type": "text", "text": "What?"}, {"type": "image_url"}]},
+            "message 1 of 'chat': field 'content' is not a string",
+        ),
+        (
+            {"role": "assistant", "content": "No.", "weight": 0},
+            "message 1 of 'chat' has the weight 0, and a turn of the assistant cannot be excluded from the loss",
+        ),
+        ({"from": "gpt", "value": "No.", "weight": 0}, "message 1 of 'chat' has the weight 0"),
         (
             {"from": "robot", "value": "Hi"},
             "message 1 of 'chat' is not an object with a 'role', or with 'from' (system, human, ",

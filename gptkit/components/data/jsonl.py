@@ -46,7 +46,7 @@ class JsonLinesDataSpec(DataSpec):
     With `messages_field` a line has a conversation: a list of objects with `role` (system, user, assistant) and `content`.
     The tokenizer's chat template renders it, and the model is trained on the assistant's turns, including their end-of-turn
     token; everything else is excluded from the loss, unless `mask_prompt` is false. Objects with `from` (system, human, gpt)
-    and `value` are read as well, as ShareGPT writes them.
+    and `value` are read as well, as ShareGPT writes them. A content may be a list of parts of the type `text`.
     """
 
     name: Literal["jsonl"] = "jsonl"
@@ -179,6 +179,8 @@ def _messages(value: dict[str, Any], field: str) -> tuple[dict[str, Any], ...]:
         where = f"message {number} of {field!r}"
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise ValueError(f"{where} is not an object with a 'role', or with 'from' ({', '.join(_ROLES)}) and 'value'")
+        if message["role"] == "assistant" and message.get("weight") == 0:
+            raise ValueError(f"{where} has the weight 0, and a turn of the assistant cannot be excluded from the loss")
         if message.get("content") is not None or "tool_calls" not in message:
             try:
                 _text(message, "content")
@@ -202,11 +204,22 @@ _ROLES = {
 
 
 def _message(message: Any) -> Any:
-    """Return a message of ShareGPT, with `from` and `value`, as one with `role` and `content`."""
-    if not isinstance(message, dict) or "role" in message:
+    """Return a message of ShareGPT, with `from` and `value`, as one with `role` and `content`; parts of text as one text."""
+    if not isinstance(message, dict):
         return message
+    if "role" in message:
+        parts = message.get("content")
+        if not (isinstance(parts, list) and parts and all(map(_is_text, parts))):
+            return message
+        return {**message, "content": "\n".join(part["text"] for part in parts)}
     role = _ROLES.get(str(message.get("from")))
-    return message if role is None else {"role": role, "content": message.get("value")}
+    weight = {"weight": 0} if message.get("weight") == 0 else {}
+    return message if role is None else {"role": role, "content": message.get("value"), **weight}
+
+
+def _is_text(part: Any) -> bool:
+    """Return whether a part of a message's content is one of text, as the API of OpenAI has them."""
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def _text(value: dict[str, Any], field: str) -> str:
