@@ -20,7 +20,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
@@ -35,7 +35,7 @@ from gptkit.cli.help_text import for_terminal
 from gptkit.cli.other_names import VERBS
 from gptkit.cli.path_words import expanded
 from gptkit.core.commands import quoted
-from gptkit.core.errors import NO_ROOM, GptkitError, RegistryError, SpecError
+from gptkit.core.errors import NO_ROOM, GptkitError, Problem, RegistryError, SpecError
 from gptkit.core.memory import is_exhaustion
 from gptkit.core.suggestions import closest
 
@@ -256,10 +256,27 @@ def report(error: GptkitError) -> None:
             _report_problems(error)
     else:
         label("error", "bold red", error.message)
-    if error.hint:
-        label("hint", "bold cyan", _OF_PYTHON.sub(r"\1", error.hint))
+    hint = error.hint or (_preset_hint(error.problems) if isinstance(error, SpecError) else None)
+    if hint:
+        label("hint", "bold cyan", _OF_PYTHON.sub(r"\1", hint))
     if isinstance(error, SpecError | RegistryError):
         _report_broken_installation()
+
+
+def _preset_hint(problems: Sequence[Problem]) -> str | None:
+    """Return where to change a value that a preset has, whose file belongs to an installation; None without such a value."""
+    from gptkit.presets.catalog import shipped
+
+    located = [problem for problem in problems if problem.line is not None and problem.source is not None]
+    if not located:
+        return None
+    names = {str(path): name for name, path in shipped().items()}
+    for problem in located:
+        name = names.get(str(problem.source))
+        if name is not None:
+            change = f"--set {problem.dotted}=VALUE" if problem.path else "--set"
+            return f"{name} is a preset, which is not edited: change the value with {change}, or in a spec that extends it."
+    return None
 
 
 def _report_problems(error: SpecError) -> None:

@@ -89,3 +89,13 @@ def test_parameters_that_are_not_trained_are_named(call: Call, project: Path) ->
     assert "frozen" not in message
     message = call("train", "mini.yaml", "b", "--set", "training.steps=1").stderr
     assert "not trained" not in message
+
+
+def test_a_value_of_a_preset_is_changed_elsewhere(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    remedy = "hint: tiny is a preset, which is not edited: change the value with --set model.attention.n_heads=VALUE, or in"
+    assert remedy in call("check", "tiny", "--set", "model.d_model=101", code=2).stderr
+    Path("mine.yaml").write_text("extends: tiny\nmodel: {d_model: 101}\n")
+    assert remedy in call("check", "mine.yaml", code=2).stderr
+    Path("mine.yaml").write_text("model: {d_model: 100, n_layers: 1, attention: {n_heads: 7}}\n")
+    assert "preset" not in call("check", "mine.yaml", code=2).stderr
