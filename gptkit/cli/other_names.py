@@ -87,6 +87,7 @@ _OPTIONS: dict[tuple[str, str, str], tuple[str, ...]] = {
     ("precision", "--precision {}", "NAME"): ("dtype", "quant", "quantization", "quantize", "torch-dtype"),
     ("precision", "--precision int4", ""): ("load-in-4bit",),
     ("precision", "--precision int8", ""): ("load-in-8bit",),
+    ("prompts", "- < {}", "FILE"): ("f", "file", "i", "input", "input-file", "prompt-file", "prompts-file"),
     ("prompts", "{}", "PROMPT"): ("p", "prompt", "text"),
     ("quiet", "--quiet", ""): ("no-progress", "silent"),
     ("ranges", "--range {}", "PATH=LOW..HIGH"): ("param", "space", "vary"),
@@ -132,7 +133,7 @@ def own_options(
     named = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         option, equals, value = argument.partition("=")
-        if option.startswith("--") and option not in known:
+        if option == unknown or (option.startswith("--") and option not in known):
             named.append(_own(option, value if equals else following, parameters))
     return " ".join(each for each in dict.fromkeys(named) if each is not None)
 

@@ -18,6 +18,9 @@ from tests.support.command_line import Call
         (("--top_k", "40", "--top-p", "0.9"), "--sampler top-k=40 --sampler top-p=0.9"),
         (("--max-new-tokens", "20", "--greedy"), "--max-tokens 20 --sampler greedy"),
         (("--num-beams", "4"), "--decoding beam=4"),
+        (("-p", "a prompt"), "'a prompt'"),
+        (("--prompt-file", "a.txt"), "- < a.txt"),
+        (("--file", "a.txt"), "- < a.txt"),
         (("--repeat-penalty", "--quiet"), "--sampler repetition-penalty=VALUE"),
     ],
 )
@@ -102,7 +105,7 @@ def test_what_is_named_is_accepted(call: Call, project: Path) -> None:
     collect(get_command(app))
     for (parameter, form, _), others in _OPTIONS.items():
         assert parameter in options, parameter
-        assert form == "{}" or form.split()[0] in options[parameter], form
+        assert form in ("{}", "- < {}") or form.split()[0] in options[parameter], form
         assert len(others) == len(set(others)), parameter
 
 
