@@ -98,6 +98,8 @@ def draft_variants(request: ComparisonSpec) -> Drafts:
         except GptkitError as error:
             invalid[empty.label] = _reason(error)
     if not drafts or (invalid and not request.skip_invalid):
+        if not drafts and len(set(invalid.values())) == 1:
+            _require_valid_base(request, next(iter(invalid.values())))
         raise _refusal(invalid, len(drafts))
     _require_distinct(drafts)
     base = _base_choices(request, drafts)
@@ -172,6 +174,17 @@ def _reason(error: GptkitError) -> str:
         return error.message
     own = [replace(each, source=None) if (each.source or "").startswith("--set") else each for each in error.problems]
     return "; ".join(map(str, own))
+
+
+def _require_valid_base(request: ComparisonSpec, reason: str) -> None:
+    """Raise the error of the base if it is why all variants are invalid: its file is missing, for example."""
+    if request.base is None:
+        return
+    try:
+        open_spec(request.base, changes=request.set)
+    except GptkitError as error:
+        if _reason(error) == reason:
+            raise
 
 
 def _refusal(invalid: Mapping[str, str], n_valid: int) -> GptkitError:

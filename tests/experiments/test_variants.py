@@ -137,6 +137,17 @@ def test_invalid_variants_are_reported_before_anything_is_trained() -> None:
         draft_variants(request(vary={"model.positon": ["none", "rotary"]}, skip_invalid=True))
 
 
+def test_an_error_of_the_base_is_reported_alone(project: Path) -> None:
+    for base, changes, message in (
+        ("nosuch.yaml", {}, r"^nosuch\.yaml: file not found"),
+        (str(project / "mini.yaml"), {"model.nrom": "rms"}, r"model\.nrom: unknown key"),
+    ):
+        request = ComparisonSpec(base=base, vary={"model.position": ("none", "alibi")}, set=changes)
+        with pytest.raises(GptkitError, match=message) as caught:
+            draft_variants(request)
+        assert "variants" not in str(caught.value)
+
+
 def test_equal_variants_are_refused() -> None:
     # The default of the field is explicit in one of them.
     with pytest.raises(GptkitError, match="the same spec"):
