@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +79,7 @@ def sorts_its_files(subject: Subject) -> None:
 
 @checks.add("reports-its-files", "A missing or unreadable file is the user's error, which a DataError explains.")
 def reports_its_files(subject: Subject) -> None:
+    subject = _below_data(subject)
     with tempfile.TemporaryDirectory(prefix="gptkit-check-") as directory:
         _fails_well(
             lambda: list(itertools.islice(subject.spec.documents(Path(directory)), SOME)), "documents: without files"
@@ -115,7 +117,16 @@ def fingerprint(subject: Subject) -> None:
     before = _some(subject)
     if _some(subject) != before:
         skip("two calls yield different documents; another check reports it")
+    from_files = _differs_with_files(_below_data(subject))
+    _differs_with_fields(subject, before, first)
+    if not from_files:
+        skip("its documents do not come from files below the base directory")
+
+
+def _differs_with_files(subject: Subject) -> bool:
+    """Compare the fingerprints before and after changes of files, and return whether documents come from files."""
     files, from_files = _files(subject), False
+    before, first = _some(subject), subject.spec.fingerprint(subject.base)
     for path in files:
         for what, change in _CHANGES.items():
             with _restored(files):
@@ -125,9 +136,31 @@ def fingerprint(subject: Subject) -> None:
                 from_files = True
                 changed = subject.spec.fingerprint(subject.base) != first
                 expect(changed, f"its documents changed ({path.name} was {what}), but its fingerprint did not")
-    _differs_with_fields(subject, before, first)
-    if not from_files:
-        skip("its documents do not come from files below the base directory")
+    return from_files
+
+
+def _below_data(subject: Subject) -> Subject:
+    """Return a subject with copies of the files that the spec names by absolute paths, which may be changed."""
+    fields = {name: getattr(subject.spec, name) for name in type(subject.spec).model_fields}
+    own = [Path(text) for value in fields.values() for text in _texts(value) if Path(text).is_absolute()]
+    places = {str(path): f"data/{path.name}" for path in own if path.is_file()}
+    if not places:
+        return subject
+    changes = {
+        name: places.get(value, value) if isinstance(value, str) else [places.get(text, text) for text in value]
+        for name, value in fields.items()
+        if places.keys() & set(_texts(value))
+    }
+    copied = Subject(subject.spec.replace(**changes), subject.registry)
+    for path, place in places.items():
+        shutil.copy2(path, copied.base / place)
+    return copied if _some_or_none(copied) else subject
+
+
+def _texts(value: Any) -> list[str]:
+    """Return a text, or those of a list."""
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return [each for each in values if isinstance(each, str)]
 
 
 def _differs_with_fields(subject: Subject, before: list[Any], first: str) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from gptkit.components.data._files import find_files, fingerprint_files
+from pydantic import Field
+
+from gptkit.components.data._files import Paths, find_files, fingerprint_files
 from gptkit.components.data.text import TextDataSpec, read_documents
 from gptkit.kinds.data import Document
 from tests.mutants.mutant import Mutant
@@ -106,6 +108,35 @@ class ForgetsAField(Mutant, TextDataSpec):
 
     def fingerprint(self, base: Path) -> str:
         return fingerprint_files(find_files(self.path, self.patterns, base), "text")
+
+
+class OwnFile(Mutant, TextDataSpec):
+    """Base of corpora that read a file of the distribution, which is not below the kit's directory."""
+
+    path: Paths = Field((str(Path(__file__)),), min_length=1, description="The file.")
+    twin_class = TextDataSpec
+
+
+class OneFingerprint(OwnFile):
+    """The same fingerprint for all contents of the file."""
+
+    name: Literal["one-fingerprint"] = "one-fingerprint"
+    caught_by = "fingerprint"
+
+    def fingerprint(self, base: Path) -> str:
+        find_files(self.path, self.patterns, base)
+        return f"file {self.path}"
+
+
+class FailsWithoutItsFile(OwnFile):
+    """Raise the error of the system where the file is missing."""
+
+    name: Literal["fails-without-its-file"] = "fails-without-its-file"
+    caught_by = "reports-its-files"
+    also = ("fingerprint",)
+
+    def documents(self, base: Path) -> Iterator[Document]:
+        yield Document((base / self.path[0]).read_text(encoding="utf-8", errors="replace"), "file")
 
 
 class SizesOnly(Mutant, TextDataSpec):
