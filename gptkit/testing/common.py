@@ -78,12 +78,26 @@ def round_trip(subject: Subject) -> None:
 def frozen(subject: Subject) -> None:
     spec: Any = subject.spec
     expect(type(spec).model_config.get("frozen"), "its fields are mutable; remove `frozen` from model_config")
+    fields = {name: getattr(spec, name) for name in type(spec).model_fields}
+    lists = [name for name, value in fields.items() if isinstance(value, (list, set))]
+    expect(not lists, f"{', '.join(lists)}: a list can be changed and not be hashed; annotate it as tuple[…, ...]")
+    # Parts of a model are keys of what layers share.
+    unhashable = [name for name, value in fields.items() if spec.builds_module and not _is_hashable(value)]
+    expect(not unhashable, f"{', '.join(unhashable)}: cannot be hashed; annotate it as a tuple, of pairs for a mapping")
     data = spec.model_dump(mode="json")
     try:
         type(spec).model_validate({**data, "no_such_field": 1}, context={"registry": subject.registry})
     except ValidationError:
         return
     expect(False, "an unknown field is accepted; remove `extra` from model_config")
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def missing_examples(cls: type[Component]) -> str | None:

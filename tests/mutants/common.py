@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_serializer
 
+from gptkit.components.norm.rms import RMSNormSpec
 from gptkit.components.schedule.constant import ConstantSpec
 from gptkit.components.schedule.cosine import CosineSpec
 from tests.mutants.mutant import Mutant
@@ -88,4 +89,20 @@ class CanBeChanged(Mutant, ConstantSpec):
 
     model_config = ConfigDict(frozen=False)
     name: Literal["can-be-changed"] = "can-be-changed"
+    caught_by = "frozen"
+
+
+class HoldsAList(Mutant, ConstantSpec):
+    """Field with a list, which can be changed."""
+
+    name: Literal["holds-a-list"] = "holds-a-list"
+    steps: list[int] = Field([1, 2], description="A list of steps.")
+    caught_by = "frozen"
+
+
+class CannotBeAKey(Mutant, RMSNormSpec):
+    """Part of a model with a mapping, which cannot be hashed."""
+
+    name: Literal["cannot-be-a-key"] = "cannot-be-a-key"
+    sizes: dict[str, int] = Field({"a": 1}, description="A mapping of sizes.")
     caught_by = "frozen"
