@@ -65,7 +65,9 @@ def _held(modules: Mapping[str, nn.Module]) -> dict[_Attribute, list[Tensor]]:
         for attribute, value in vars(module).items():
             if attribute in _TORCHS_OWN:
                 continue
-            tensors = [leaf.detach().clone() for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+            # A tensor on the meta device is reported by the check `builds-on-meta`.
+            leaves = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.device.type != "meta"]
+            tensors = [leaf.detach().clone() for leaf in leaves]
             if tensors:
                 result[path, attribute] = tensors
     return result

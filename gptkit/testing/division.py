@@ -14,7 +14,7 @@ from gptkit.model.gpt import GPT
 from gptkit.nn.part_group import PartGroup
 from gptkit.nn.tensor_parallel import Divided, PartForward, TensorParallel, TensorShard, narrow, undivided_reason, uneven
 from gptkit.nn.vocabulary import divide_vocabulary
-from gptkit.testing.check import Checks, same, skip
+from gptkit.testing.check import Checks, expect, same, skip
 from gptkit.testing.parts import in_parts
 from gptkit.testing.subject import Subject, stirred, token_ids
 
@@ -32,6 +32,7 @@ COUNT = 2
 def sums_over_parts(subject: Subject) -> None:
     divided = False
     for companion in subject.companions():
+        _expect_sizes(subject.model(companion), subject.kind)
         whole, parted = (copy.deepcopy(subject.model(companion)) for _ in range(2))
         sums = {name: _Sum(module) for name, module in _divisible(parted, subject.kind).items()}
         divided = divided or bool(sums)
@@ -49,14 +50,37 @@ def sums_over_parts(subject: Subject) -> None:
                 actual = torch.zeros_like(parameter) if gradient is None else gradient
                 same(actual, parameter.grad, f"computed as a sum over {COUNT} parts, the gradient of {name} differs")
     if not divided:
-        skip("it declares no division for tensor parallelism, or has no even parts")
+        modules = _declaring(subject.model(), subject.kind).values()
+        reasons = [reason for module in modules if (reason := undivided_reason(module)) is not None]
+        skip(reasons[0] if reasons else "it declares no division for tensor parallelism, or has no even parts")
+
+
+def _expect_sizes(model: GPT, kind: str) -> None:
+    """Require that declared divisions fit the sizes of their parameters."""
+    for module in _declaring(model, kind).values():
+        parameters = dict(module.named_parameters())
+        for name, division in module.divisions().items():
+            if name not in parameters or not isinstance(division, Divided):
+                continue
+            shape, units = tuple(parameters[name].shape), sum(division.sections.values())
+            fits = -len(shape) <= division.dim < 0 and units > 0 and shape[division.dim] % units == 0
+            sections = ", ".join(f"{count} {section}" for section, count in division.sections.items())
+            where = f"divisions of {type(module).__name__} divides dimension {division.dim} of {name}, {shape}"
+            expect(fits, f"{where}, into {sections}; the sizes do not fit")
+
+
+def _declaring(model: GPT, kind: str) -> dict[str, TensorParallel]:
+    """Return the modules of a component's kind that declare a division, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if f".{kind}" in f".{name}" and isinstance(module, TensorParallel) and module.divisions()
+    }
 
 
 def _divisible(model: GPT, kind: str) -> dict[str, TensorParallel]:
     result: dict[str, TensorParallel] = {}
-    for name, module in model.named_modules():
-        if f".{kind}" not in f".{name}" or not isinstance(module, TensorParallel):
-            continue
+    for name, module in _declaring(model, kind).items():
         inside = any(name.startswith(f"{outer}.") for outer in result)
         if not inside and undivided_reason(module) is None and uneven(module.divisions(), COUNT) is None:
             result[name] = module

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from gptkit.model.gpt import GPT
 from gptkit.nn.recompute import Recompute
-from gptkit.testing.check import Checks, expect, same
+from gptkit.testing.check import Checks, ContractError, expect, same
 from gptkit.testing.subject import CONTEXT_LENGTH, Subject, stirred, token_ids
 
 __all__ = ["checks"]
@@ -41,7 +41,11 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-@checks.add("builds-on-meta", "Sizes of a model are computed, and rejected if they cannot fit, before allocation.")
+@checks.add(
+    "builds-on-meta",
+    "Sizes of a model are computed, and rejected if they cannot fit, before allocation.",
+    prerequisite=True,
+)
 def builds_on_meta(subject: Subject) -> None:
     with _Allocations() as seen:  # type: ignore[no-untyped-call]
         model = subject.make(device="meta", vocab_size=_LARGE, context_length=_LARGE)
@@ -52,6 +56,13 @@ def builds_on_meta(subject: Subject) -> None:
         f"built on the meta device for {model.context_length:,} tokens, a tensor of {seen.largest:,} numbers was allocated; "
         "make tables on first use, or without naming a device",
     )
+    for module in model.modules():
+        for name, value in vars(module).items():
+            expect(
+                not isinstance(value, Tensor),
+                f"the attribute {name!r} of {type(module).__name__} is a tensor, which remains on the meta device, without "
+                "values; compute it in the forward pass or on first use, or register it as a buffer",
+            )
 
 
 @checks.add(
@@ -134,11 +145,30 @@ def bf16_and_fp32(subject: Subject) -> None:
     exact = model(ids).logits
     expect(exact.dtype == torch.float32, f"a model in fp32 gives logits in {exact.dtype}")
     expect(exact.isfinite().all(), "a model in fp32 gives logits that are not finite")
-    rough = copy.deepcopy(model).bfloat16()(ids).logits
+    rough = _in_bf16(copy.deepcopy(model).bfloat16(), ids)
     expect(rough.dtype == torch.bfloat16, f"a model in bf16 gives logits in {rough.dtype}; return the input's dtype")
     expect(rough.isfinite().all(), "a model in bf16 gives logits that are not finite")
     error = float((rough.float() - exact).norm() / exact.norm().clamp_min(1e-6))
     expect(error < 0.15, f"bf16 and fp32 differ by {error:.0%} of the logits' size; compute in fp32 where precision matters")
+
+
+def _in_bf16(model: GPT, ids: Tensor) -> Tensor:
+    """Return the logits of a model in bf16; an error of torch names the modules that return another dtype."""
+    others: list[str] = []
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        vectors = [each for each in args if isinstance(each, Tensor) and each.is_floating_point()]
+        if vectors and isinstance(output, Tensor) and vectors[0].dtype == torch.bfloat16 != output.dtype:
+            others.append(f"{type(module).__name__} returned {output.dtype}")
+
+    for module in model.modules():
+        module.register_forward_hook(note)
+    try:
+        logits: Tensor = model(ids).logits
+    except RuntimeError as error:
+        seen = f": {others[0]} for a torch.bfloat16 input; return the input's dtype" if others else ""
+        raise ContractError(f"in bf16 it raised {type(error).__name__}{seen} ({str(error).splitlines()[0]})") from error
+    return logits
 
 
 @checks.add("trains-in-bf16", "A training computes products in bf16 by default, beside weights in fp32 (autocast).")

@@ -45,7 +45,7 @@ class PublishingSpec(PreNormSpec):
 
 
 class Supervised(Head):
-    """Predicts the next token from every layer in training."""
+    """Head whose training loss includes that of every layer."""
 
     def __init__(self, context: BuildContext) -> None:
         super().__init__()
