@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gptkit.core.errors import DataError
+from gptkit.core.suggestions import did_you_mean
 from gptkit.data.files import TokenFile
 from gptkit.data.packing import PackedWindows
 from gptkit.data.sharded import view
@@ -94,13 +97,31 @@ class MixedWindows:
         return parts[-1].draw(offset, count), before_S + parts[-1].before(offset)
 
     def _draws_of(self, number: int, seed: int, weights: Mapping[str, float] | None) -> _Draws:
-        shares = self._shares
-        if weights is not None:
-            shares = tuple(weights.get(name, 0.0) / sum(weights.values()) for name in self._names)
+        shares = self._shares if weights is None else self._shares_of(weights)
         key = (number, seed, shares)
         if key not in self._draws:
             self._draws[key] = _Draws(shares, [seed, number] if number else [seed])
         return self._draws[key]
+
+    def _shares_of(self, weights: Mapping[str, float]) -> tuple[float, ...]:
+        """Return the share of each source.
+
+        Raises:
+            DataError: a name is unknown, a weight is negative or not finite, or their sum is 0 or not finite.
+        """
+        hint = "A callback of training.callbacks plans it: correct its fields."
+        for name, weight in weights.items():
+            if name not in self._names:
+                similar = did_you_mean(str(name), self._names, "sources")
+                raise DataError(
+                    f"the mixture {dict(weights)} names {name!r}, which is not a source of the data; {similar}", hint=hint
+                )
+            if not 0 <= weight < math.inf:
+                raise DataError(f"the mixture {dict(weights)} has the weight {weight} of {name!r}", hint=hint)
+        total = sum(weights.values())
+        if not 0 < total < math.inf:
+            raise DataError(f"the weights of the mixture {dict(weights)} add up to {total}", hint=hint)
+        return tuple(weights.get(name, 0.0) / total for name in self._names)
 
 
 class _Draws:

@@ -158,6 +158,11 @@ def plans_are_valid(subject: Subject) -> None:
             1 <= plan.length <= _LENGTH, f"the plan of step {step} uses {plan.length} of the {_LENGTH} tokens of a window"
         )
         expect(math.isfinite(plan.rate) and plan.rate >= 0, f"the plan of step {step} has the rate {plan.rate}")
+        weights = [] if plan.mixture is None else list(plan.mixture.values())
+        expect(
+            plan.mixture is None or (all(0 <= weight < math.inf for weight in weights) and any(weights)),
+            f"the plan of step {step} has the mixture {plan.mixture}; weights are finite, not negative, and one is above 0",
+        )
         again = session.callback.plan(step, StepPlan(1.0, _BATCH, _LENGTH))
         expect(again == plan, f"asked again for step {step}, it plans {again}, not {plan}")
 

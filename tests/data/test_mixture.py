@@ -176,6 +176,25 @@ def test_sources_follow_the_mixtures_that_have_begun() -> None:
 
 
 @pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"a": 1.0, "x": 1.0}, r"names 'x', which is not a source of the data; "),
+        ({"a": 1.0, "b": -1.0}, r"has the weight -1.0 of 'b'"),
+        ({"a": float("nan")}, r"has the weight nan of 'a'"),
+        ({"a": 0.0}, r"add up to 0"),
+        ({}, r"add up to 0"),
+        ({"a": 1.7e308, "b": 1.7e308}, r"add up to inf"),
+    ],
+)
+def test_wrong_mixtures_of_callbacks_are_rejected(weights: dict[str, float], message: str) -> None:
+    tokens = np.arange(40, dtype=np.uint16)
+    mixed = MixedWindows([Windows(tokens, 4)] * 3, [0.5, 0.25, 0.25], list("abc"))
+    with pytest.raises(gptkit.DataError, match=message) as caught:
+        mixed.batch(0, 2, mixtures=[Mixture(0, weights)])
+    assert "training.callbacks" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
     "order", ["random", pytest.param("ordered", marks=pytest.mark.slow), pytest.param("packed", marks=pytest.mark.slow)]
 )
 def test_stages_mix_the_sources_by_step(corpora: Path, monkeypatch: pytest.MonkeyPatch, order: str) -> None:

@@ -112,6 +112,20 @@ class StartsEmpty(Mutant, BatchWarmupSpec):
         return self.Runtime(self)
 
 
+class DrawsNothing(Mutant, BatchWarmupSpec):
+    """Plan a mixture in which no source is drawn."""
+
+    class Runtime(BatchWarmup):
+        def plan(self, step: int, plan: StepPlan) -> StepPlan:
+            return super().plan(step, plan).replace(mixture={"a": 0.0})
+
+    name: Literal["draws-nothing"] = "draws-nothing"
+    caught_by = "plans-are-valid"
+
+    def build(self) -> Callback:
+        return self.Runtime(self)
+
+
 class CountsPlans(Mutant, LengthWarmupSpec):
     """Plan that depends on the number of calls."""
 
