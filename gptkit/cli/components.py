@@ -134,7 +134,7 @@ def _kind(registry: Registry, kind: str) -> None:
 
 
 def _contract(registry: Registry, kind: str) -> None:
-    """Print the kind's docstring, the members that a component defines, and the runtime class that it builds."""
+    """Print the kind's docstring, the members that a component defines, and the classes that these name."""
     from gptkit.reflect.contract import runtime_classes, spec_class
 
     registry.names(kind)  # raises for an unknown kind
@@ -145,7 +145,9 @@ def _contract(registry: Registry, kind: str) -> None:
     console.heading(f"Spec class: a subclass of {spec.module}.{spec.name}")
     _members(spec)
     for runtime in runtime_classes(cls):
-        console.heading(f"Runtime class: {runtime.module}.{runtime.name}")
+        console.heading(
+            f"{'Runtime class' if cls.runtime.endswith(f':{runtime.name}') else 'Class'}: {runtime.module}.{runtime.name}"
+        )
         console.out(textwrap.indent(runtime.doc, "  "))
         _members(runtime)
     console.note(f"\ncreate a plugin from a template: gptkit plugin new NAME --kind {kind}", style="dim")

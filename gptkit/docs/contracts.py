@@ -12,12 +12,17 @@ from gptkit.files import validate_data
 from gptkit.interop import layouts
 from gptkit.interop.families.decoder import Decoder
 from gptkit.interop.families.llama import LlamaFamily
+from gptkit.kinds.context import BuildContext, LayerParts
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import FamilySpec, Layout
 from gptkit.model.spec import ModelSpec
+from gptkit.nn.after_step import AfterStep
 from gptkit.nn.attention.mask import AttentionMask
 from gptkit.nn.attention.softmax import SoftmaxAttention
 from gptkit.nn.cache.allocation import Allocation
+from gptkit.nn.cache.blocks import BlockState
+from gptkit.nn.cache.composite import CompositeState
+from gptkit.nn.cache.recurrent import RecurrentState
 from gptkit.nn.cache.state import LayerState, Stateful, TokenState
 from gptkit.nn.exchange import Exchange
 from gptkit.nn.forward import Forward
@@ -35,9 +40,9 @@ def page(registry: Registry) -> str:
     """Return the page as Markdown, from the classes themselves."""
     reader, model = LlamaFamily(name="llama"), _model(registry)
     parts = [
-        "# Contracts of families and of attention",
+        "# Contracts of families and of modules",
         f"The page of each [kind]({DIRECTORY}/index.md) has its contract. This page lists the other classes "
-        "that families of external models and attention modules use. It is generated from these classes.",
+        "that families of external models, and modules of a model, use. It is generated from these classes.",
         "## Decoder: the base of families",
         f"`{Decoder.__module__}.Decoder` reads and writes the keys that most families share with Llama. A family overrides "
         "the hooks that differ. `read_…` hooks return a part of the model's spec as plain data; the keys are those that the "
@@ -59,6 +64,8 @@ def page(registry: Registry) -> str:
         _methods(ExternalConfig),
     ]
     for cls, title in (
+        (BuildContext, "BuildContext: what a component of a model receives when it is built"),
+        (LayerParts, "LayerParts: the components of one layer"),
         (Forward, "Forward: the context of a forward pass"),
         (Exchange, "Exchange: values between layers"),
         (AttentionMask, "AttentionMask"),
@@ -67,6 +74,10 @@ def page(registry: Registry) -> str:
         (Allocation, "Allocation: the form of a state"),
         (LayerState, "LayerState: the state of one layer"),
         (TokenState, "TokenState: keys and values of one layer"),
+        (RecurrentState, "RecurrentState: tensors of fixed size"),
+        (BlockState, "BlockState: an entry for each block of positions"),
+        (CompositeState, "CompositeState: several states of one layer"),
+        (AfterStep, "AfterStep: modules that change after each optimizer step"),
     ):
         doc = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
         parts += [f"## {title}", f"In Python: `{cls.__module__}.{cls.__qualname__}`.", prose.prose(doc), _methods(cls)]

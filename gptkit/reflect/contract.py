@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from gptkit.reflect import prose
 from gptkit.reflect.source import module_source, signature
 
 __all__ = ["ContractClass", "Member", "contract", "members", "runtime_classes", "spec_class"]
+
+_SHARED = ("gptkit.kinds.context", "gptkit.kinds.written")
+"""Modules with classes that most kinds name, which have pages of their own."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def spec_class(kind: type[Component]) -> ContractClass:
 
 
 def runtime_classes(kind: type[Component]) -> list[ContractClass]:
-    """Return the kind's runtime class, then the classes of its module that its methods return.
+    """Return the kind's runtime class, then the classes of contracts that methods receive or return.
 
     The runtime class is read from its source file, since its module may import torch.
     """
@@ -72,15 +75,27 @@ def runtime_classes(kind: type[Component]) -> list[ContractClass]:
         module_name, _, name = kind.runtime.partition(":")
         result[name] = _in_source(module_name, name) or _imported(getattr(importlib.import_module(module_name), name))
     module = vars(sys.modules[kind.__module__])
-    for _, member in _public(kind):
-        function = inspect.unwrap(getattr(member, "__func__", member))
+    waiting = [kind, *(value for name in result if isinstance(value := module.get(name), type))]
+    for cls in waiting:
+        for value in _named(cls, module):
+            if value not in waiting:
+                result[value.__name__] = _imported(value)
+                waiting.append(value)
+    return list(result.values())
+
+
+def _named(cls: type[Any], module: Mapping[str, Any]) -> Iterator[type[Any]]:
+    """Yield the classes of contracts that annotations of a class's methods name, as the kind's module has them."""
+    for _, member in _public(cls):
+        function = member.fget if isinstance(member, property) else inspect.unwrap(getattr(member, "__func__", member))
         if not inspect.isfunction(function):
             continue
-        for word in re.findall(r"\w+", _annotation(function)):
+        for word in re.findall(r"\w+", " ".join(map(str, function.__annotations__.values()))):
             value = module.get(word)
-            if isinstance(value, type) and value.__module__ == kind.__module__ and not issubclass(value, Component):
-                result[word] = _imported(value)
-    return list(result.values())
+            if not isinstance(value, type) or issubclass(value, Component) or value.__module__ in _SHARED:
+                continue
+            if value.__module__ == module["__name__"] or value.__module__.startswith("gptkit.kinds."):
+                yield value
 
 
 def _methods(cls: ContractClass) -> Iterator[str]:

@@ -100,3 +100,20 @@ def test_a_runtime_class_without_a_source_file_is_imported(monkeypatch: pytest.M
     [runtime] = contract.runtime_classes(Kind)
     assert runtime.doc == "Class defined in a notebook."
     assert [member.head for member in runtime.members] == ["run(self) -> int"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("callback", ["Callback", "Training", "TrainingStart", "StepPlan"]),
+        ("sampler", ["Sampler", "SamplerContext"]),
+        ("decoding", ["Search", "DecodingContext", "Step", "Continuation"]),
+        ("block", ["Block", "Step", "Within"]),
+        ("norm", []),
+    ],
+)
+def test_classes_that_methods_receive_belong_to_the_contract(kind: str, names: list[str]) -> None:
+    shown = {each.name: each.doc for each in contract.runtime_classes(default_registry().kinds()[kind].cls)}
+    assert set(names) <= shown.keys()
+    assert "BuildContext" not in shown
+    assert all(shown[name] for name in names)
