@@ -125,11 +125,15 @@ class Component(Spec):
     @classmethod
     def component_name(cls) -> str:
         """Return the name of the component in specs."""
-        names = get_args(cls.model_fields["name"].annotation)
+        field = cls.model_fields["name"]
+        names = get_args(field.annotation)
         if len(names) != 1 or not isinstance(names[0], str):
+            undefined = f"{cls.__module__}.{cls.__qualname__} does not define a name"
+            if isinstance(field.default, str):
+                remedy = f'Declare it as `name: Literal["{field.default}"] = "{field.default}"`.'
+                raise RegistryError(f"{undefined}: its field `name` is not a Literal of one text", hint=remedy)
             raise RegistryError(
-                f"{cls.__module__}.{cls.__qualname__} does not define a name",
-                hint=f'Add a field `name: Literal["my-{getattr(cls, "kind", "name")}"] = "my-…"`.',
+                undefined, hint=f'Add a field `name: Literal["my-{getattr(cls, "kind", "name")}"] = "my-…"`.'
             )
         return names[0]
 

@@ -65,6 +65,15 @@ def test_component_without_a_name_has_a_remedy() -> None:
     )
 
 
+def test_name_that_is_not_a_literal_has_a_remedy() -> None:
+    fields = {"__annotations__": {"name": str}, "name": "plain", "build": lambda self, context, dim: None}
+    plain: Any = type("Plain", (NormSpec,), {"__module__": __name__, **fields})
+    assert error_of(loaded(plugin("plain", [plain]))).endswith(
+        'Plain does not define a name: its field `name` is not a Literal of one text. Declare it as `name: Literal["plain"] '
+        '= "plain"`.'
+    )
+
+
 def test_import_that_this_version_does_not_have_has_a_remedy() -> None:
     def load() -> Any:
         raise ModuleNotFoundError("No module named 'gptkit.kinds.newer'", name="gptkit.kinds.newer")

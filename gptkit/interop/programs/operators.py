@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +56,10 @@ def caller(node: Node) -> str:
     return f"{str(path).removeprefix('model.') or 'the model'} ({name.rpartition('.')[2]})"
 
 
+_SPECIALIZED = re.compile(r"marked \w+ as dynamic but your code specialized it to be a constant \((\d+)\)")
+"""What torch says of a size that may vary, where the traced code has one value of it."""
+
+
 def reason(error: BaseException, model: nn.Module) -> str:
     """Return the module of a model in whose code an error was raised, if it was, and the error's first line with content."""
     where = _raised_in(error, model)
@@ -80,4 +85,8 @@ def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     detail = next((line for line in lines[1:] if line.startswith("- ")), "")
     text = " ".join([*lines[:1], detail.removeprefix("- ")]).strip() or type(error).__name__
+    fixed = _SPECIALIZED.search(str(error))
+    if fixed is not None:
+        seen = f"a component uses the number of tokens of the traced call, {fixed[1]}"
+        return f"{seen}, as a fixed number, which a loop over tokens does"
     return text if len(text) <= 300 else text[:297] + "…"
