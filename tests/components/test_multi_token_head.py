@@ -121,3 +121,18 @@ def test_parts_that_only_the_head_uses_are_checked() -> None:
 def test_head_within_another_of_its_kind_is_refused(head: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match=r"head\.head: predicts further tokens itself; choose another head"):
         validate_data({**PARTS, "head": {"name": "multi-token", "head": head}}, ModelSpec)
+
+
+def test_texts_may_be_shorter_than_the_number_of_modules() -> None:
+    model = make(depth=3).train()
+    tokens = ids(2, 3)
+    for length in (1, 2):
+        documents = torch.zeros(2, length, dtype=torch.long)
+        loss = model(tokens[:, :length], tokens[:, 1 : length + 1]).loss
+        packed = model(tokens[:, :length], tokens[:, 1 : length + 1], documents_BT=documents).loss
+        assert loss is not None
+        assert loss.isfinite()
+        assert torch.equal(loss, packed)
+    alone = model.eval()(tokens[:, :1], tokens[:, 1:2]).loss
+    one = model.train()(tokens[:, :1], tokens[:, 1:2]).loss
+    torch.testing.assert_close(one, alone)  # no module has a target

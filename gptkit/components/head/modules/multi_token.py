@@ -43,8 +43,9 @@ class MultiTokenHead(WrappedHead, Predictions):
             return loss
         embedded_BTE = self._embedding[0](forward.ids_BT, forward)
         total = torch.zeros_like(loss)
-        for ahead, module in enumerate(self.modules_after, 1):
+        for number, module in enumerate(self.modules_after, 1):
             assert isinstance(module, PredictionModule)
+            ahead = min(number, targets_BT.shape[1])  # a shorter text has no such targets
             x_BTE = module(x_BTE, _shifted(embedded_BTE, ahead), forward)
             targets = F.pad(targets_BT[:, ahead:], (0, ahead), value=IGNORED)
             documents = forward.documents_BT
