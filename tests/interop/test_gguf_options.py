@@ -65,6 +65,45 @@ def test_hybrids_of_one_kind_of_layers_are_refused(tmp_path: Path, name: str, ki
         export_model(run, tmp_path / "model.gguf", family=family.component_name())
 
 
+@pytest.mark.parametrize("name", ["gemma2", "gemma3", "olmo2-windows", "cohere2", "gpt-oss"])
+def test_models_without_windows_are_refused_where_llama_cpp_requires_one(tmp_path: Path, name: str) -> None:
+    """llama.cpp aborts, which would end the process."""
+    family, keys = family_of(name), CONFIGS[name][1]
+    changes = {"layer_types": ["full_attention"] * 4, "num_hidden_layers": 4}
+    model = read_model(family, base_config(family, SMALL, {**keys, **changes}))
+    run = make_run(tmp_path / "run", model.model_dump(mode="json"))
+    with pytest.raises(ExternalModelError, match=r"without a layer with an attention window|as the base of full layers"):
+        export_model(run, tmp_path / "model.gguf", family=family.component_name())
+
+
+@pytest.mark.parametrize("name", ["llama", "olmo2", "mistral3", "gpt-oss"])
+def test_ranges_of_yarn_are_refused_where_llama_cpp_ignores_them(tmp_path: Path, name: str) -> None:
+    family, keys = family_of(name), CONFIGS[name][1]
+    yarn = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 32.0, "original_max_position_embeddings": 32}
+    options = {"mistral3": keys.get("rope_parameters"), "gpt-oss": {"truncate": False}}.get(name, {})
+    scaling = {**options, **yarn, "beta_slow": 2.0}
+    model = read_model(family, base_config(family, SMALL, {**keys, "head_dim": 16, "rope_parameters": scaling}))
+    run = make_run(tmp_path / "run", model.model_dump(mode="json"), scale=0.5)
+    if name == "mistral3":
+        file = export_model(run, tmp_path / "model.gguf", family=family.component_name())
+        back = gptkit.import_model(file, tmp_path / "back")
+        with served(file) as ask:
+            compare_probabilities(ask, back, list(PROMPTS[0].encode()), tolerance_of(name))
+        return
+    with pytest.raises(ExternalModelError, match=r"computes YaRN with beta_slow = 1 in this architecture, .* it is 2"):
+        export_model(run, tmp_path / "model.gguf", family=family.component_name())
+
+
+@pytest.mark.parametrize(("name", "key"), [("granite", "residual_multiplier"), ("command-r", "logit_scale")])
+def test_factors_of_zero_are_refused(tmp_path: Path, name: str, key: str) -> None:
+    """llama.cpp takes them for absent ones."""
+    family, keys = family_of(name), CONFIGS[name][1]
+    model = read_model(family, base_config(family, SMALL, {**keys, key: 0.0}))
+    run = make_run(tmp_path / "run", model.model_dump(mode="json"))
+    with pytest.raises(ExternalModelError, match=f"{key} is 0 without that factor"):
+        export_model(run, tmp_path / "model.gguf", family=family.component_name())
+
+
 def test_models_without_convolutions_are_exported_as_qwen3(tmp_path: Path) -> None:
     """LFM2 expresses them too, and llama.cpp cannot load that."""
     run = make_run(tmp_path / "run", {**DECODER, "attention": {**GROUPED, "qk_norm": "rms"}})

@@ -44,10 +44,10 @@ NO_BIAS = Fixed({"attention_bias": False, "mlp_bias": False})
 UNTIED = Fixed({"tie_word_embeddings": False})
 """Architectures that require an output matrix."""
 SCALES = (
-    Key("attention.scale", "attention_multiplier", "f32"),
-    Key("embedding_scale", "embedding_multiplier", "f32"),
-    Key("residual_scale", "residual_multiplier", "f32"),
-    Key("logit_scale", "logits_scaling", "f32"),
+    Key("attention.scale", "attention_multiplier", "f32", factor=True),
+    Key("embedding_scale", "embedding_multiplier", "f32", factor=True),
+    Key("residual_scale", "residual_multiplier", "f32", factor=True),
+    Key("logit_scale", "logits_scaling", "f32", factor=True),
 )
 """Granite's factors."""
 _WINDOW = "attention.sliding_window"

@@ -94,7 +94,7 @@ def _dense() -> tuple[Architecture, ...]:
             (
                 *COMMON,
                 HeadSize(128),
-                Rotary(head=128, scalings=("yarn",), yarn={"mscale": 1.0, "mscale_all_dim": 1.0}),
+                Rotary(head=128, scalings=("yarn",), yarn={"mscale": 1.0, "mscale_all_dim": 1.0}, betas=True),
                 _Tempered(),
                 Fixed({"sliding_window": None}),
             ),
@@ -167,7 +167,7 @@ class _FixedWindows:
                 f"{config['num_hidden_layers']} layers and {'no window' if not config.get('sliding_window') else 'windows'}",
                 hint=HINT,
             )
-        return Windows(4).write(config)
+        return Windows(4).write(config) if config.get("sliding_window") else {}
 
 
 class _Tempered:

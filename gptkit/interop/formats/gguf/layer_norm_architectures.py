@@ -228,7 +228,7 @@ def _architectures() -> tuple[Architecture, ...]:
             (
                 *parallel,
                 Rotary(scalings=()),
-                Keys((Key("logit_scale", "logit_scale", "f32"),)),
+                Keys((Key("logit_scale", "logit_scale", "f32", factor=True),)),
                 _LargeNorms(),
                 Fixed({"attention_bias": False}),
             ),
@@ -237,7 +237,7 @@ def _architectures() -> tuple[Architecture, ...]:
         Architecture(
             "cohere2",
             "cohere2",
-            (*parallel, Rotary(scalings=()), Keys((Key("logit_scale", "logit_scale", "f32"),)), Windows(4)),
+            (*parallel, Rotary(scalings=()), Keys((Key("logit_scale", "logit_scale", "f32", factor=True),)), Windows(4)),
             plain,
         ),
         Architecture(

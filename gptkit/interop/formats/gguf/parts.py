@@ -43,6 +43,7 @@ class Key:
         default: the value of a missing key; None where it is required, or the name of another key of the file.
         optional: whether a missing key is missing in the configuration too.
         invert: whether the configuration has the reciprocal.
+        factor: whether llama.cpp takes zero for the absence of the key.
     """
 
     file: str
@@ -51,6 +52,7 @@ class Key:
     default: Any = None
     optional: bool = False
     invert: bool = False
+    factor: bool = False
 
     def read(self, keys: ExternalConfig) -> Any:
         """Return the value for the configuration."""
@@ -84,6 +86,8 @@ class Keys:
         for key in self.keys:
             section, _, name = key.config.rpartition(".")
             value = ((config.get(section) or {}) if section else config).get(name)
+            if value == 0 and key.factor:
+                raise ExternalModelError(f"llama.cpp computes models whose {key.config} is 0 without that factor", hint=HINT)
             if value is not None:
                 result[key.file] = Typed(key.type, 1 / value if key.invert else value)
         return result
@@ -209,9 +213,12 @@ class Windows:
         return {"sliding_window": keys.integer("attention.sliding_window"), "layer_types": types}
 
     def write(self, config: Mapping[str, Any]) -> dict[str, Typed]:
-        if not config.get("sliding_window"):
-            return {}
         slides = [kind == "sliding_attention" for kind in config["layer_types"]]
+        if not config.get("sliding_window") or not any(slides):
+            # It aborts: its cache for these layers has no memory.
+            raise ExternalModelError(
+                "llama.cpp cannot load this architecture without a layer with an attention window", hint=HINT
+            )
         usual = slides == _but_every(self.period, len(slides))
         periods = (n for n in range(1, len(slides) + 1) if slides == _but_every(n, len(slides)))
         keys = {"attention.sliding_window": Typed("u32", config["sliding_window"])}

@@ -27,6 +27,7 @@ class Rotary:
         base, fraction: keys of the configuration for the base and the rotated fraction of each head.
         scalings: the scalings that llama.cpp computes as the family does.
         yarn: keys of the configuration that a YaRN scaling has besides those of the file.
+        betas: whether llama.cpp reads the range of YaRN's ramp (`beta_fast`, `beta_slow`) in this architecture.
         explicit: whether the absence of a scaling is written out, for families that have one by default.
     """
 
@@ -35,6 +36,7 @@ class Rotary:
     d_rotary: str = ""
     scalings: tuple[str, ...] = ("linear", "yarn")
     yarn: Mapping[str, Any] | None = None
+    betas: bool = False
     explicit: bool = False
     base: str = "rope_theta"
     fraction: str = "partial_rotary_factor"
@@ -92,8 +94,15 @@ class Rotary:
         if scaling["rope_type"] == "yarn":
             keys["rope.scaling.original_context_length"] = Typed("u32", scaling["original_max_position_embeddings"])
             for key, default in (("beta_fast", 32), ("beta_slow", 1)):
-                if scaling.get(key, default) != default:
-                    keys[f"rope.scaling.yarn_{key}"] = Typed("f32", scaling[key])
+                value = scaling.get(key, default)
+                if value != default and not self.betas:
+                    raise ExternalModelError(
+                        f"llama.cpp computes YaRN with {key} = {default} in this architecture, and in this model it is "
+                        f"{value:g}",
+                        hint=HINT,
+                    )
+                if value != default:
+                    keys[f"rope.scaling.yarn_{key}"] = Typed("f32", value)
         return keys
 
 
