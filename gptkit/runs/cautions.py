@@ -116,8 +116,8 @@ def _unfinished(training: TrainingSpec) -> Iterator[str]:
             what = "is not reached" if stage.begin >= steps else "is not completed"
             planned = f"step {stage.begin + 1:,}" + ("" if stage.spec.steps is None else f" to {stage.end:,}")
             yield (
-                f"training.stages.{index}: {what}: it is planned from {planned}, and the training has {steps:,} steps. Raise "
-                "training.steps, or lower the steps of the stages"
+                f"training.stages.{index}: {what}: it is planned from {planned}, and the training has {steps:,} steps. "
+                "Raise training.steps, or lower the steps of the stages"
             )
             return
 

@@ -5,16 +5,16 @@ Shapes: B batch, H query heads, K key/value heads, T tokens, D head size, E mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gptkit.components.attention.modules.head_parts import each_head, kv_conv, parameters_of, qk_norm
 from gptkit.components.attention.modules.relative_logits import RelativeLogits
 from gptkit.kinds.context import BuildContext
-from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.position import HeadShape
 from gptkit.nn.addition import TakesAddition
 from gptkit.nn.attention.softmax import AddedTerm, SoftmaxAttention
@@ -54,8 +54,8 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         full = spec.qk_norm_width == "full"
         if spec.qk_norm is not None:
             k_spec = spec.k_norm or spec.qk_norm
-            k_norm = _qk_norm(k_spec, spec, context, n_kv_heads) if source is None else nn.Identity()
-            norms = (_qk_norm(spec.qk_norm, spec, context, n_heads), k_norm)
+            k_norm = qk_norm(k_spec, spec, context, n_kv_heads) if source is None else nn.Identity()
+            norms = (qk_norm(spec.qk_norm, spec, context, n_heads), k_norm)
         after = norms is not None and spec.qk_norm_order == "after"
         super().__init__(
             context,
@@ -108,12 +108,12 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
             self.key, self.value = (
                 context.linear(context.d_model, n_kv_heads * width, bias=spec.qkv_bias) for width in (d_head, self.d_value)
             )
-        self.k_conv, self.v_conv = (_conv(spec, context, width, own=source is None) for width in (d_head, self.d_value))
+        self.k_conv, self.v_conv = (kv_conv(spec, context, width, own=source is None) for width in (d_head, self.d_value))
         self.relative: RelativeLogits | None = None
         if spec.relative_width is not None:
             assert spec.relative_extent is not None
             norm = spec.relative_norm
-            each = None if norm is None else _each_head(norm.build(context, dim=spec.relative_width), n_heads)
+            each = None if norm is None else each_head(norm.build(context, dim=spec.relative_width), n_heads)
             self.relative = RelativeLogits(context, n_heads, spec.relative_width, spec.relative_extent, each)
         self.token_sinks = context.linear(context.d_model, n_heads, bias=False) if spec.token_sinks else None
         self.head_gate = context.linear(context.d_model, n_heads, bias=False) if spec.head_gate else None
@@ -180,7 +180,7 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
         if self.relative is not None:
             queries = {"query heads": n_heads}
             result |= {"relative.features.weight": Divided(-2, queries), "relative.table": "shared"}
-            result |= {f"relative.norm.{own}": Divided(-2, queries) for own, _ in _parameters(self.relative.norm)}
+            result |= {f"relative.norm.{own}": Divided(-2, queries) for own, _ in parameters_of(self.relative.norm)}
         for name, norm in self.named_children():
             if name not in ("q_norm", "k_norm", "v_norm"):
                 continue
@@ -306,33 +306,6 @@ class GroupedQueryAttention(SoftmaxAttention, TakesAddition):
     def _normed(self, norm: nn.Module, x_BTHD: Tensor) -> Tensor:
         normed: Tensor = norm(x_BTHD.flatten(2)).view_as(x_BTHD) if self.norms_full else norm(x_BTHD)
         return normed
-
-
-def _conv(spec: HeadedSpec, context: BuildContext, width: int, *, own: bool) -> ShortConvolution | DynamicConvolution | None:
-    if not own or spec.kv_conv is None:
-        return None
-    if spec.kv_conv_form == "dynamic":
-        return DynamicConvolution(context, spec.kv_heads, width, spec.kv_conv)
-    return ShortConvolution(spec.kv_heads * width, spec.kv_conv, scaled=spec.kv_conv_form == "scaled")
-
-
-def _qk_norm(norm: NormSpec, spec: HeadedSpec, context: BuildContext, n_heads: int) -> nn.Module:
-    assert spec.d_head is not None
-    if spec.qk_norm_width == "full":
-        return norm.build(context, dim=spec.d_head * n_heads)
-    made = norm.build(context, dim=spec.d_head)
-    return _each_head(made, n_heads) if spec.qk_norm_width == "each-head" else made
-
-
-def _each_head(norm: nn.Module, n_heads: int) -> nn.Module:
-    """Return the norm with weights of its own for each head; one without weights is the same for all."""
-    return EachHead(norm, n_heads) if any(True for _ in norm.parameters()) else norm
-
-
-def _parameters(module: nn.Module | None) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield the parameters of a module by name; none without one."""
-    if module is not None:
-        yield from module.named_parameters()
 
 
 def _earlier(spec: HeadedSpec, context: BuildContext) -> GroupedQueryAttention | None:
