@@ -70,6 +70,15 @@ EQUAL: dict[str, tuple[str, dict[str, Any]]] = {
     "cwm-empty": ("cwm", {"rope_parameters": {}, "rope_scaling": None}),
     "glm4_moe-null": ("glm4_moe", {"partial_rotary_factor": None}),
     "llama-no-length": ("llama", {"max_position_embeddings": ABSENT, "rope_scaling": {**LINEAR, "rope_theta": 5e3}}),
+    "inkling2_text-no-window": ("inkling2_text", {"layer_types": ["hybrid"] * 5}),
+    "inkling2_text-windows": ("inkling2_text", {"layer_types": ["hybrid_sliding"] * 5}),
+    "inkling2_text-groups": ("inkling2_text", {"n_layers_per_attn_res_block": 1}),
+    "inkling2_text-one-group": ("inkling2_text", {"n_layers_per_attn_res_block": 9, "swa_head_dim": 10}),
+    "inkling2_text-bounds": (
+        "inkling2_text",
+        {"qk_l2_clip_threshold": 0.5, "rel_l2_clip_threshold": 0.2, "mlp_gate_softcap": 0.3, "mlp_up_softcap": 0.1},
+    ),
+    "inkling2_text-narrow": ("inkling2_text", {"conv_kernel_size": 1, "d_rel": 1, "sliding_window_size": 1}),
     "phi3-trained": ("phi3", {"rope_scaling": LONG, "original_max_position_embeddings": 24}),
 }
 """Models of `MODELS` and their changed keys."""

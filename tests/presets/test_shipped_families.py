@@ -71,7 +71,7 @@ PUBLISHED = {
 }
 
 
-UNUSED = {"longcat-flash": 28 * 256 * 2 * 2048 * 6144, "inkling": 966 * 2 * 6144}
+UNUSED = {"longcat-flash": 28 * 256 * 2 * 2048 * 6144, "inkling": 966 * 2 * 6144, "inkling-2-small": 966 * 2 * 4608}
 """Parameters of transformers' class that have no effect: projections of experts that return their input, and rows of ids
 without a logit."""
 

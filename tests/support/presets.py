@@ -54,7 +54,8 @@ DISTINCT = (
     *("recurrentgemma-2b", "dots3-note", "minimax-m3", "falcon-mamba-7b", "gpt-neox-japanese-2.7b", "hrm-text-1b"),
     *("lfm3-1.7b", "ctrl", "gemma4-12b", "jamba-v0.1", "dbrx", "mamba-2.8b", "xglm-564m"),
     *("xlstm-7b", "bitnet-2b", "deepseek-v4", "diffllama-1b", "modernbert-decoder-150m", "longcat-flash", "jetmoe-8b"),
-    *("rwkv-4-169m", "beam-501b-a23b", "axk2-light", "zamba2-2.7b", "zaya1-8b", "inkling", "zamba-7b"),
+    *("rwkv-4-169m", "beam-501b-a23b", "axk2-light", "zamba2-2.7b", "zaya1-8b", "inkling", "inkling-2-small"),
+    *("zamba-7b",),
 )
 """Presets that together have every part of all presets: each component with its options, wherever it is (`parts`)."""
 
