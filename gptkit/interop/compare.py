@@ -311,10 +311,11 @@ def distance(native: Tensor, external: Tensor) -> float:
 def _tensors(family: FamilySpec, native: GPT, external: ExternalModel, part: str) -> Iterator[str]:
     """Yield the tensors of a part whose elements differ from the external ones."""
     own, stored = native.state_dict(), external.tensors()
+    names = {renamed(family, name): name for name in stored.entries}
     for move in pair(family, native):
-        if not is_part_of(part, move.native) or any(name not in stored.entries for name in move.external):
+        if not is_part_of(part, move.native) or any(name not in names for name in move.external):
             continue
-        joined = move.join([stored.get(name).float() for name in move.external])
+        joined = move.join([stored.get(names[name]).float() for name in move.external])
         if not torch.equal(joined, own[move.native]):
             yield move.native
 
