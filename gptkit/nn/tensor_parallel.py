@@ -169,7 +169,8 @@ class PartForward:
     Args:
         module: the module, before `narrow`.
         count: number of parts.
-        enter: applied to the input and to shared parameters: the identity, whose gradient is the sum over the parts.
+        enter: applied to the input, to further ones (tuples of tensors, by keywords), and to shared parameters: the
+            identity, whose gradient is the sum over the parts.
         leave: applied to the part's output: the sum over the parts.
     """
 
@@ -190,9 +191,10 @@ class PartForward:
             if not isinstance(division, Divided)
         ]
 
-    def __call__(self, x: Tensor, *rest: Any) -> Tensor:
+    def __call__(self, x: Tensor, *rest: Any, **inputs: tuple[Tensor, ...]) -> Tensor:
+        further = {name: tuple(self.enter(each) for each in tensors) for name, tensors in inputs.items()}
         with self._for_part():
-            return self.leave(self._forward(self.enter(x), *rest))
+            return self.leave(self._forward(self.enter(x), *rest, **further))
 
     @contextlib.contextmanager
     def _for_part(self) -> Iterator[None]:

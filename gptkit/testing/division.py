@@ -121,8 +121,8 @@ class _Sum:
             self.shards.append(narrow(part, COUNT, index, self.group))
             self.parts.append(part)
 
-    def __call__(self, x: Tensor, *rest: Any) -> Tensor:
-        return _added([forward(x, *rest) for forward in self.forwards])
+    def __call__(self, x: Tensor, *rest: Any, **inputs: tuple[Tensor, ...]) -> Tensor:
+        return _added([forward(x, *rest, **inputs) for forward in self.forwards])
 
     def gradients(self) -> dict[str, Tensor]:
         """Return the gradients of the whole parameters."""
