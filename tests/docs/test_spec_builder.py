@@ -68,6 +68,8 @@ WRONG: list[dict[str, Any]] = [
     {"attention": {"name": "multi-head", "n_heads": 4, "d_value": 4}, "position": {"name": "shaw", "values": True}},
     {"head": {"name": "multi-token", "block": "altup"}},
     {"head": {"name": "multi-token", "block": "per-layer-embedding"}},
+    {"head": {"name": "multi-token", "block": "engram"}},
+    {"block": {"name": "engram", "d_embedding": 24, "heads": 5}},
     {"block": {"name": "hierarchical", "gradient_cycles": [1, 2, 3]}},
     {"block": {"name": "hierarchical", "gradient_cycles": [4]}},
     {"block": {"name": "hierarchical", "gradient_cycles": [1], "start": "learned"}},
@@ -385,6 +387,11 @@ NAMED = (
         "linear": "low-rank",
     },
     {"block": {"name": "attention-residuals", "group": 2}, "layers": [{}, {"block": {"output_conv": 3}}], "n_layers": 3},
+    {
+        "block": {"name": "engram", "heads": 2, "table_rows": 40, "row_multiple": 16},
+        "layers": [{}, {"block": {"max_ngram": 2, "block": {"name": "gated-hyper-connections", "streams": 3}}}],
+        "n_layers": 4,
+    },
     {
         "block": {"name": "gated-hyper-connections", "streams": 3, "rank": 5},
         "attention": {"name": "pooled-sparse", "n_heads": 4, "d_index": 20, "index_norm": "layer"},

@@ -96,7 +96,8 @@ OWN: dict[str, dict[str, Any]] = {
         },
     },
 }
-REFUSED = {"longrope", "dynamic", "adapters", "compressed", "shared-branches"}
+REFUSED = {"longrope", "dynamic", "adapters", "compressed", "engrams", "engrams-of-streams", "pooled-sparse"}
+REFUSED |= {"shared-branches"}
 CHANGED = {
     name: {"norm": {"name": "layer", "scale": False}}
     for name in ("none-in-some-layers", "sparse-latent", "sparse-previous", "branches", "latent-experts")

@@ -130,6 +130,34 @@ SPECS: dict[str, dict[str, Any]] = {
             {"attention": {"window": 9, "local_blocks": 2, "softcap": 3.0}},
         ],
     },
+    "engrams": {
+        "attention": GROUPED,
+        "n_layers": 4,
+        "block": {"name": "engram", "heads": 2, "d_embedding": 12, "table_rows": 30, "boundary": 3},
+        "layers": [
+            {},
+            {"block": {"max_ngram": 2, "conv_width": 3, "row_multiple": 16}},
+            {"block": {"boundary": None, "block": "sandwich"}},
+            {"block": "parallel"},
+        ],
+    },
+    "engrams-of-streams": {
+        "attention": GROUPED,
+        "n_layers": 4,
+        "block": {"name": "gated-hyper-connections", "streams": 3, "rank": 5},
+        "layers": [
+            {},
+            {
+                "block": {
+                    "name": "engram",
+                    "heads": 1,
+                    "d_embedding": 8,
+                    "table_rows": 20,
+                    "block": {"name": "gated-hyper-connections", "streams": 3, "rank": 5},
+                }
+            },
+        ],
+    },
     "pooled-sparse": {
         "attention": {
             "name": "pooled-sparse",

@@ -205,7 +205,7 @@ const Check = (() => {
 
   /** Rules of blocks that share values between layers, and of stacks in cycles. */
   function* blocks(block, path, inHead, attention) {
-    const shares = {altup: "streams", "per-layer-embedding": "embedding"}[block.name];
+    const shares = {altup: "streams", engram: "n-grams", "per-layer-embedding": "embedding"}[block.name];
     if (shares && inHead) yield {path, message: `has no ${shares} for the blocks of a head; choose another block there`};
     const contains = (outer, name) => outer.block && (outer.block.name === name || contains(outer.block, name));
     if (block.name === "altup" && contains(block, "altup")) {
@@ -216,6 +216,10 @@ const Check = (() => {
     }
     if (block.name === "pre-norm" && block.stream_norm !== null && !block.shortcut) {
       yield {path: [...path, "stream_norm"], message: "nothing is added to the stream without a shortcut; remove it, or set shortcut: true"};
+    }
+    if (block.name === "engram" && block.d_embedding % ((block.max_ngram - 1) * block.heads)) {
+      const message = `${block.d_embedding} features cannot be divided among ${(block.max_ngram - 1) * block.heads} tables, (max_ngram − 1) · heads; choose a multiple`;
+      yield {path: [...path, "d_embedding"], message};
     }
     if (block.name === "hierarchical") yield* cycles(block, path, attention);
     if (block.name === "shortcut-experts") yield* experts(block.experts, [...path, "experts"]);

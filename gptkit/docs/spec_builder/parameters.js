@@ -133,6 +133,10 @@ const Parameters = (() => {
     if (spec.name === "hierarchical") return stacks(walk, name, layer, spec, index);
     if (spec.name === "shortcut-experts") return pair(walk, name, layer, spec);
     if (spec.name === "shared-branch") return withBranch(walk, name, layer, spec);
+    if (spec.name === "engram") {
+      ngrams(walk, name + ".engram", layer, spec);
+      return block(walk, name + ".block", layer, spec.block, index);
+    }
     if (spec.name === "altup" || spec.name === "per-layer-embedding") {
       if (spec.name === "altup") streams(walk, name, layer, spec, index);
       else layerEmbedding(walk, name + ".embedding", layer, spec);
@@ -163,6 +167,29 @@ const Parameters = (() => {
       attention: only === "feedforward" ? 0 : walk.measured(() => Attentions.ofLayer(walk, name + ".attention", {...layer, kv_inputs: spec.kv_inputs})),
       feedforward: only === "attention" ? 0 : walk.measured(() => feedforward(walk, name + ".feedforward", layer.feedforward, layer)),
     };
+  }
+
+  /** The first primes from a number on. */
+  function primes(least, count) {
+    const result = [];
+    for (let value = Math.max(2, least); result.length < count; value += 1) {
+      let divisor = 2;
+      while (divisor * divisor <= value && value % divisor) divisor += 1;
+      if (divisor * divisor > value) result.push(value);
+    }
+    return result;
+  }
+
+  /** Embeddings of n-grams, in tables whose sizes are primes of their own over all layers. */
+  function ngrams(walk, name, layer, c) {
+    const tables = (c.max_ngram - 1) * c.heads, width = (c.block.streams || 1) * walk.d_model, skipped = walk.tables || 0;
+    const rows = primes(c.table_rows, skipped + tables).slice(skipped).reduce((sum, size) => sum + size, 0);
+    walk.tables = skipped + tables;
+    walk.add(name + ".tables.table.weight", Math.ceil(rows / c.row_multiple) * c.row_multiple * (c.d_embedding / tables));
+    walk.linear(name + ".key", layer.linear, c.d_embedding, width, false);
+    walk.linear(name + ".value", layer.linear, c.d_embedding, walk.d_model, false);
+    for (const each of ["key_norm", "query_norm", "value_norm"]) walk.norm(`${name}.${each}`, layer.norm, width);
+    walk.matrix(name + ".conv", width * c.conv_width);
   }
 
   /** Norms, gates and weights of residual streams, which the last layer has once more for its output. */

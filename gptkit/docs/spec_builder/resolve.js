@@ -127,6 +127,7 @@ const Resolve = (() => {
       if (c.feedforward_alpha === null) c.feedforward_alpha = c.alpha;
       if (c.feedforward_residual_scale === null) c.feedforward_residual_scale = c.residual_scale;
     },
+    "block engram": (c, x) => { c.d_embedding = c.d_embedding || x.d_model; },
     "block hierarchical": c => {
       const given = c.gradient_cycles, cycles = given === null ? Array(c.high_cycles).fill(c.low_cycles) : given;
       c.gradient_cycles = [...Array(Math.max(0, c.high_cycles - cycles.length)).fill(1), ...cycles];
@@ -207,6 +208,7 @@ const Resolve = (() => {
   }
 
   function finalNorm(block) {
+    if (block.name === "engram") return finalNorm(block.block);
     const table = data.kinds.block[block.name].wiring;
     return data.kinds.block[block.name].final_norm[table ? JSON.stringify(table.fields.map(name => block[name])) : "[]"] !== false;
   }

@@ -184,16 +184,17 @@ def manifold_hyper_connections(spec: ManifoldHyperConnectionsSpec, context: Writ
         parts["write"] = Written(
             "write_streams", fill(_WRITE, weights=weights, write_eps=bool(spec.write_eps)), settings=write, section="block"
         )
+    kept_as = f"streams_{spec.streams}"  # a layer with another number of streams does not continue these
     text = fill(
         _BLOCK,
         passes=passes,
         mixes=mixes,
-        kept_as=f"streams_{spec.streams}",  # a layer with another number of streams does not continue these
+        kept_as=kept_as,
         mixed=mixed,
         fed=fed,
         written="write_BTN, mix_BTX" if mixes else "write_BTN",
         and_mix=and_mix,
     )
     text = with_arguments(text, parts["feedforward"])
-    calls = {"streams": str(spec.streams)} if passes else {}
+    calls = {"streams": str(spec.streams)} if passes else {"kept streams": kept_as}
     return Written("Block", text, settings=settings, parts=parts, calls=calls, section="block", fields=_FIELDS)
