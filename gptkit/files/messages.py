@@ -69,6 +69,9 @@ def message(error: ErrorDetails, result: Trace, root: Section, registry: Registr
     if wanted == "a list" and isinstance(error["input"], (str, int, float)) and not isinstance(error["input"], bool):
         item = repr(str(error["input"])) if _of_texts(result) else error["input"]
         return f"expected {wanted}, got {got}; write it in brackets: [{item}]"
+    if wanted == "a list" and isinstance(error["input"], dict) and error["input"] and not _of_texts(result):
+        key = next(iter(error["input"]))
+        return f"expected {wanted}, got {got}; write each item after a hyphen, '- {key}: …', or in brackets: [{{{key}: …}}]"
     if wanted in ("a number", "a whole number") and _is_quoted(error["input"], whole=wanted == "a whole number"):
         return f"expected {wanted}, got {got}; remove the quotes"
     if wanted in ("a number", "a whole number") and isinstance(error["input"], str):

@@ -91,6 +91,10 @@ def test_fields_behind_a_name_are_reported_with_the_form_of_components(messages)
         ("sizes: [1, x]", "sizes.1: expected a whole number, got the text 'x'"),
         ("sizes: [1, 2, 3, 4]", "sizes: must have at most 3 items, got 4"),
         ("label: 5", "label: expected a text, got the number 5; put it in quotes"),
+        (
+            "sizes: {a: 5}",
+            "sizes: expected a list, got a mapping; write each item after a hyphen, '- a: …', or in brackets: [{a: …}]",
+        ),
         ("labels: 5", "labels: expected a list, got the number 5; write it in brackets: ['5']"),
         ("labels: [5]", "labels.0: expected a text, got the number 5; put it in quotes"),
         ("label: ''", "label: must have at least 1 character, got the text ''"),
