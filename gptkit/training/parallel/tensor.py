@@ -119,15 +119,15 @@ class _Region(PartForward):
         self._module = module
         self._key = (index, processes.tensor_rank)
 
-    def __call__(self, x: Tensor, *rest: Any) -> Tensor:
+    def __call__(self, x: Tensor, *rest: Any, **inputs: tuple[Tensor, ...]) -> Tensor:
         if not self._module.training:
-            return super().__call__(x, *rest)
+            return super().__call__(x, *rest, **inputs)
         get, restore, seed = _random_state(x.device)
         outer = get()
         seed(derive(0, hashlib.blake2b(outer.numpy().tobytes()).hexdigest(), *self._key))
         inner = get()
         try:
-            return super().__call__(x, *rest)
+            return super().__call__(x, *rest, **inputs)
         finally:
             drew = not torch.equal(inner, get())
             restore(outer)
