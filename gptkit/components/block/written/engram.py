@@ -166,7 +166,6 @@ def _engram(spec: EngramSpec, context: WritingContext, streams: int) -> Written:
         },
         section="block",
     )
-    norm = written(context.parts.norm, context, dim=Name("$NORM_DIM"))
     return Written(
         "Engram",
         fill(
@@ -180,6 +179,6 @@ def _engram(spec: EngramSpec, context: WritingContext, streams: int) -> Written:
             "CONV_WIDTH": Setting(spec.conv_width, "tokens of the convolution of embeddings, MAX_NGRAM apart"),
             "D_NGRAMS": Setting(spec.d_embedding, "features of the embeddings of a token's n-grams"),
         },
-        parts={"tables": tables, "norm": each_head(norm, "$ENGRAM_STREAMS", "D_MODEL")},
+        parts={"tables": tables, "norm": each_head(context.parts.norm, context, "$ENGRAM_STREAMS", "D_MODEL")},
         section="block",
     )
