@@ -22,6 +22,7 @@ from gptkit.core.errors import ExternalModelError
 from gptkit.core.registry import Registry
 from gptkit.interop.checking import check_tensors
 from gptkit.interop.conversion import pair, read_model, write_config
+from gptkit.interop.formats.hugging_face.parts import JoinedParts
 from gptkit.interop.tensor_files import SINGLE, TensorFiles, write_tensors
 from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.format import TensorEntry
@@ -175,7 +176,7 @@ class ReferencePair:
         # Saved before the first call, at which a class may change its weights (RWKV halves some).
         with TemporaryDirectory(prefix="gptkit-check-") as directory, quiet():
             external.save_pretrained(directory)
-            files = TensorFiles(Path(directory))
+            files = JoinedParts(TensorFiles(Path(directory)))
             tensors = {name: files.get(name).clone() for name in files.entries}
             written = json.loads(Path(directory, "config.json").read_text(encoding="utf-8"))
         ids_BT = _ids(external)

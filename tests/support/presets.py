@@ -55,7 +55,7 @@ DISTINCT = (
     *("lfm3-1.7b", "ctrl", "gemma4-12b", "jamba-v0.1", "dbrx", "mamba-2.8b", "xglm-564m"),
     *("xlstm-7b", "bitnet-2b", "deepseek-v4", "diffllama-1b", "modernbert-decoder-150m", "longcat-flash", "jetmoe-8b"),
     *("rwkv-4-169m", "beam-501b-a23b", "axk2-light", "zamba2-2.7b", "zaya1-8b", "inkling", "inkling-2-small"),
-    *("zamba-7b",),
+    *("zamba-7b", "qwen4-exp"),
 )
 """Presets that together have every part of all presets: each component with its options, wherever it is (`parts`)."""
 

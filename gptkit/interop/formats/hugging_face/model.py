@@ -8,6 +8,7 @@ from typing import Any
 
 from gptkit.core.errors import ExternalModelError
 from gptkit.core.paths import real
+from gptkit.interop.formats.hugging_face.parts import JoinedParts
 from gptkit.interop.tensor_files import TensorFiles, read_json
 from gptkit.kinds.format import ExternalModel, ExternalTokenizer
 from gptkit.text.hub_files import read_config, token_text
@@ -35,8 +36,8 @@ class HuggingFaceModel(ExternalModel):
         self.config_location = str(directory / CONFIG)
         self.config = read_json(directory / CONFIG)
 
-    def tensors(self) -> TensorFiles:
-        return TensorFiles(self.directory)
+    def tensors(self) -> JoinedParts:
+        return JoinedParts(TensorFiles(self.directory))
 
     def tokenizer(self) -> ExternalTokenizer:
         if not (self.directory / TOKENIZER).is_file():

@@ -54,13 +54,18 @@ def write_directory(
         "eos_token_id": model.tokenizer.end_id if ids["eos_token_id"] is None else ids["eos_token_id"],
         "pad_token_id": ids["pad_token_id"],
     }
-    known = {key: value for key, value in tokens.items() if value is not None}
+    known = {key: value for key, value in tokens.items() if value is not None and _fits(value, content.config.get(key))}
     if model.generation or content.files:
         _write_json(directory / GENERATION, {**(known if content.files else {}), **model.generation})
     head = {**content.head, "torch_dtype": content.dtype}
     # Written even where they are null: families have default ids for configurations without these keys.
     _write_json(directory / CONFIG, {**head, **tokens, **content.config, **known})
     return [*content.report, *remarks]
+
+
+def _fits(ids: Any, required: Any) -> bool:
+    """Return whether ids of a tokenizer agree with the id that the model itself requires, such as that n-grams end with."""
+    return required is None or required == (ids[0] if isinstance(ids, list) and ids else ids)
 
 
 @dataclass(frozen=True)
