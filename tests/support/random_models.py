@@ -28,7 +28,7 @@ ATTEMPTS = 40
 """Models that are drawn for a component until one is valid."""
 
 
-def random_models(seed: int) -> Iterator[tuple[str, ModelSpec]]:
+def random_models(seed: int, context_length: int = CONTEXT) -> Iterator[tuple[str, ModelSpec]]:
     """Return a valid random model for each component of a model, with its name; the other parts of each are random.
 
     Raises:
@@ -39,7 +39,7 @@ def random_models(seed: int) -> Iterator[tuple[str, ModelSpec]]:
     missing = []
     for kind, name in wanted:
         for attempt in range(ATTEMPTS):
-            data = _model(Random(f"{seed} {kind} {name} {attempt}"), kind, name)
+            data = _model(Random(f"{seed} {kind} {name} {attempt}"), kind, name) | {"context_length": context_length}
             try:
                 spec = validate_data(data, ModelSpec)
             except SpecError as error:
