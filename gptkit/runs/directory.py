@@ -130,6 +130,8 @@ class RunDirectory:
             hint = f"A model of transformers is imported first: {command('gptkit import', self.path, 'RUN')}"
         elif not self.spec.is_file() and (spec := next(_spec_files(self.path), None)) is not None:
             hint = f"It has a spec file: pass {spec}, or a run that was trained with it."
+        elif not self.spec.is_file() and (names := _runs_in(self.path)):
+            hint = f"It has runs: pass {self.path / names[0]}, or another one of {command('gptkit runs', self.path)}"
         raise CheckpointError(f"{self.path} is not a run: {why}", hint=hint)
 
     def recover(self) -> None:
@@ -163,6 +165,8 @@ class RunDirectory:
         for path in (self.path, *self.path.parents):
             if path.exists() and not path.is_dir():
                 hint = "Pass a directory such as runs/gpt; a corpus is set in the spec: --set data.path=FILE."
+                if path.suffix.lower() in _SPECS:
+                    hint = f"The spec file is the first argument: {command('gptkit train', path, 'RUN')}"
                 raise CheckpointError(f"{path} is a file, but a run requires a directory", hint=hint)
 
     def require_free(self, *, resumable: bool = False) -> None:
@@ -333,8 +337,13 @@ def _spec_files(directory: Path) -> Iterator[Path]:
 
 def suggestion(path: Path) -> str:
     """Return the runs beside a missing one, as the end of a message; empty without any."""
-    try:
-        names = sorted(each.name for each in path.parent.iterdir() if RunDirectory(each).holds_run)
-    except (OSError, ValueError):
-        return ""
+    names = _runs_in(path.parent)
     return f"; {did_you_mean(path.name, names, f'runs in {path.parent}')}" if names else ""
+
+
+def _runs_in(directory: Path) -> list[str]:
+    """Return the names of the runs in a directory; none if it cannot be read."""
+    try:
+        return sorted(each.name for each in directory.iterdir() if RunDirectory(each).holds_run)
+    except (OSError, ValueError):
+        return []

@@ -28,6 +28,20 @@ def test_file_at_the_path_of_the_run_is_reported(call: Call, project: Path) -> N
     assert "corpus.txt is a file, but a run requires a directory" in call("train", "mini.yaml", "corpus.txt", code=2).stderr
 
 
+def test_exchanged_spec_and_run_name_the_order(call: Call, project: Path) -> None:
+    error = call("train", "run", "mini.yaml", code=2).stderr
+    assert "hint: The spec file is the first argument: gptkit train mini.yaml RUN" in error
+
+
+def test_a_directory_of_runs_names_one(call: Call, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    for arguments in (("show", "runs"), ("generate", "runs", "Once"), ("evaluate", "runs")):
+        error = call(*arguments, code=2).stderr
+        assert "hint: It has runs: pass runs/a, or another one of gptkit runs runs" in error
+
+
 def test_ctrl_c_prints_the_resume_command_when_quiet(call: Call, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def press(self: MetricsFile, step: int) -> None:
         signal.raise_signal(signal.SIGINT)
