@@ -22,6 +22,8 @@ STEPS_OF_EPOCHS = (
 )
 
 _NAMES = {
+    "activation": ("act", "act_fn", "activation_fn", "activation_function", "hidden_act", "hidden_activation"),
+    "base": ("rope_base", "rope_theta", "rotary_base", "rotary_emb_base", "theta"),
     "batch_size": ("batch", "bs", "batchsize", "train_batch_size", "per_device_train_batch_size"),
     "checkpoint_every": ("save_every", "save_interval", "save_steps"),
     "clip": ("clip_norm", "grad_clip", "gradient_clip", "gradient_clipping", "max_grad_norm"),
@@ -36,12 +38,15 @@ _NAMES = {
         *("attention_dropout", "attn_dropout", "attn_pdrop", "dropout_p", "dropout_rate", "embd_pdrop", "hidden_dropout"),
         *("p_dropout", "resid_pdrop"),
     ),
+    "eps": ("layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "norm_eps", "norm_epsilon", "rms_norm_eps"),
     "evaluate_batches": ("eval_batches", "eval_iters"),
     "evaluate_every": ("eval_every", "eval_interval", "eval_steps"),
+    "expansion": ("ffn_mult", "mlp_ratio"),
     "grad_accumulation": ("accumulation_steps", "grad_accum", "gradient_accumulation", "gradient_accumulation_steps"),
     "init_from": ("init", "initial_weights", "pretrained"),
     "learning_rate": ("lr", "max_lr", "peak_lr"),
     "log_every": ("log_interval", "log_steps", "logging_steps"),
+    "n_experts": ("moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts"),
     "n_heads": ("head_count", "heads", "n_head", "nhead", "num_attention_heads", "num_heads"),
     "n_kv_heads": ("kv_heads", "n_head_kv", "n_kv_head", "num_key_value_heads", "num_kv_heads"),
     "n_layers": ("n_layer", "nlayer", "num_hidden_layers", "num_layers"),

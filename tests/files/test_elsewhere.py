@@ -40,6 +40,10 @@ def message(override: str) -> str:
         ("training.batch=4", "'batch_size'"),
         ("model.n_layer=4", "'n_layers'"),
         ("model.hidden_size=4", "'d_model'"),
+        ("model.theta=1e5", "'model.position.base'"),
+        ("model.rope_theta=1e5", "'model.position.base'"),
+        ("model.rms_norm_eps=1e-6", "'model.norm.eps'"),
+        ("model.hidden_act=silu", "'model.feedforward.activation'"),
         ("model.attention.n_head=4", "'n_heads'"),
         ("training.optimizer.lr=1", "'learning_rate'"),
         # errors of spelling
