@@ -103,7 +103,13 @@ def evaluate_files(
             continue
         data = _data_spec(own, component, chosen)
         with TemporaryDirectory(prefix="gptkit-") as directory:
-            prepared = prepare(data, run.tokenizer, Path(directory) / "data", Path())
+            try:
+                prepared = prepare(data, run.tokenizer, Path(directory) / "data", Path())
+            except DataError as error:
+                remedy = _remedy(data, error.hint)
+                if remedy == error.hint:
+                    raise
+                raise DataError(error.message, hint=remedy) from None
             result = evaluate_tokens(
                 run,
                 prepared.train,
@@ -126,6 +132,17 @@ def numbers(result: Evaluation) -> dict[str, float]:
     """Return the evaluation in the form of `Run.evaluate`."""
     measured = {"loss": result.loss, "perplexity": result.perplexity, "tokens": float(result.tokens)}
     return measured if result.bits_per_byte is None else {**measured, "bits_per_byte": result.bits_per_byte}
+
+
+def _remedy(data: DataSpec, hint: str | None) -> str | None:
+    """Return the remedy for a corpus; one that sets a field of the data names what to write instead, as the run has it."""
+    if hint is None or "Set `" not in hint:
+        return hint
+    fields = [getattr(data, name, None) for name in ("messages_field", "prompt_field", "field")]
+    if fields[0] is not None:
+        fields = fields[:1]
+    program = ", ".join(f'"{field}": .FIELD' for field in fields if field is not None)
+    return f"Lines are read as those of the run's corpus. Write such lines: jq -c '{{{program}}}' FILE > LINES"
 
 
 def _data_spec(own: DataSpec, component: str, paths: Sequence[str]) -> DataSpec:

@@ -84,6 +84,17 @@ def test_files_of_several_types_are_evaluated_together(tmp_path: Path) -> None:
         run.evaluate(tmp_path / "absent.txt")
 
 
+def test_lines_with_other_fields_have_a_remedy_that_a_run_accepts(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("the cat sat on the mat " * 30)
+    run = gptkit.train(spec({"name": "text", "path": str(tmp_path / "one.txt")}), tmp_path / "run")
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "One", "completion": "two"}))
+    with pytest.raises(DataError, match="no field 'text'") as caught:
+        run.evaluate(tmp_path / "pairs.jsonl")
+    assert caught.value.hint is not None
+    assert "Set `" not in caught.value.hint
+    assert caught.value.hint.endswith("""jq -c '{"text": .FIELD}' FILE > LINES""")
+
+
 def test_bits_per_byte_are_omitted_for_lossy_tokenizers(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("the cat sat on the mat " * 60)
