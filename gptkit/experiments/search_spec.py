@@ -90,7 +90,10 @@ def parse_range(text: str) -> tuple[str, Range]:
     hint = "Write --range PATH=LOW..HIGH, PATH=LOW..HIGH:log, PATH=LOW..HIGH:STEP, or PATH=A,B."
     limits = _RANGE.fullmatch(value.strip())
     if not equals or not path.strip() or (limits is None and ".." in value):
-        raise GptkitError(f"--range {text}: expected a dotted path, = and a range", hint=hint)
+        wanted = "expected a dotted path, = and a range"
+        if equals and path.strip():
+            wanted = "the limits of a range are numbers such as 1000, 0.5 or 1e-3, followed by :log or :STEP, if at all"
+        raise GptkitError(f"--range {text}: {wanted}", hint=hint)
     try:
         if limits is None:
             return path.strip(), Range.model_validate({"values": parse_axis(text, "--range")[1]})
