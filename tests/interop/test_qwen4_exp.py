@@ -117,7 +117,19 @@ def test_other_values_are_refused(changes: dict[str, Any], message: str) -> None
         read_model(family, {**QWEN4, "model_type": "qwen4_exp_text", **changes})
 
 
-def test_layers_and_multimodal_configurations_are_read() -> None:
+@torch.no_grad()
+def test_language_model_of_a_multimodal_model_is_read(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    sizes = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 48}
+    config = transformers.Qwen4ExpConfig(text_config=QWEN4, vision_config=sizes)
+    config.text_config._attn_implementation = "eager"
+    model = transformers.Qwen4ExpForConditionalGeneration(config).eval()
+    with redirect_stderr(io.StringIO()):
+        model.save_pretrained(tmp_path / "external")
+    assert distance(imported(tmp_path).model(random_ids()).logits, logits_of(model, random_ids())) < 1e-5
+
+
+def test_types_of_layers_are_read() -> None:
     family = families()["qwen4-exp"]
     spec = read_model(family, {**QWEN4, "full_attention_interval": 2})
     names = [layer.attention.name for layer in spec.layer_specs()]
