@@ -79,7 +79,7 @@ def test_exports_have_the_id_that_ngrams_end_with(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_a_trained_export_equals_transformers(tmp_path: Path) -> None:
+def test_training_an_imported_model_lowers_its_loss(tmp_path: Path) -> None:
     saved(tmp_path / "external")
     run = imported(tmp_path)
     model = run.model.train()
