@@ -94,6 +94,14 @@ def test_ranges_of_yarn_are_refused_where_llama_cpp_ignores_them(tmp_path: Path,
         export_model(run, tmp_path / "model.gguf", family=family.component_name())
 
 
+def test_convolutions_of_one_token_are_refused(tmp_path: Path) -> None:
+    family, keys = family_of("lfm2"), CONFIGS["lfm2"][1]
+    model = read_model(family, base_config(family, SMALL, {**keys, "conv_L_cache": 1}))
+    run = make_run(tmp_path / "run", model.model_dump(mode="json"))
+    with pytest.raises(ExternalModelError, match="with convolutions of one token"):
+        export_model(run, tmp_path / "model.gguf", family=family.component_name())
+
+
 @pytest.mark.parametrize(("name", "key"), [("granite", "residual_multiplier"), ("command-r", "logit_scale")])
 def test_factors_of_zero_are_refused(tmp_path: Path, name: str, key: str) -> None:
     """llama.cpp takes them for absent ones."""

@@ -70,6 +70,10 @@ _PARTS = (
         "llama.cpp cannot load this architecture without a layer of convolutions",
     ),
     Untrained(
+        lambda config: config.get("conv_L_cache", 3) < 2,
+        "llama.cpp cannot load this architecture with convolutions of one token",
+    ),
+    Untrained(
         lambda config: bool(config.get("conv_bias")) and "conv" in config["layer_types"],
         "llama.cpp has no biases in the convolutions of LFM2",
     ),
