@@ -62,4 +62,4 @@ def check(path: Path, model: ModelSpec, name: str) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4 * max(1.0, float(expected.abs().max())))
     tolerance = APPROXIMATED if "gelu" in json.dumps(model.model_dump(mode="json")) else tolerance_of(name)
     with served(file) as ask:
-        compare_probabilities(ask, back, ids, tolerance)
+        compare_probabilities(ask, back, ids, tolerance * max(1.0, model.n_layers / 16))  # rounding grows with the depth
