@@ -65,6 +65,7 @@ def resumes_after_steps(subject: Subject) -> None:
     trained = copy.deepcopy(subject.model())
     with torch.no_grad():
         trained.eval()(ids_BT)  # what it computes from its weights, it must compute again after they change
+    after_step(trained)  # counts of a step that an earlier check began
     before = {name: buffer.clone() for name, buffer in trained.named_buffers()}
     for step in range(2):
         _train(trained, step)
