@@ -10,7 +10,8 @@ from gptkit.interop.families.parts import experts
 from gptkit.interop.families.parts.inkling.attention import FULL, SLIDING
 from gptkit.interop.families.parts.inkling2.attention import read_attention, read_position, write_layers
 from gptkit.interop.families.parts.inkling2.blocks import read_block, read_experts, read_sizes, write_blocks
-from gptkit.interop.families.parts.inkling2.tensors import RENAMES, inkling2_rules
+from gptkit.interop.families.parts.inkling2.names import RENAMES
+from gptkit.interop.families.parts.inkling2.tensors import inkling2_rules
 from gptkit.interop.families.parts.keys import keys
 from gptkit.interop.families.parts.layers import every, read_types
 from gptkit.kinds.external_config import ExternalConfig
