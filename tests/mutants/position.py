@@ -89,7 +89,7 @@ class MissingHook(Mutant, NoPositionSpec):
 
     name: Literal["missing-hook"] = "missing-hook"
     uses: ClassVar[frozenset[str]] = frozenset({"bias"})
-    caught_by = "hooks-are-declared"
+    caught_by = "builds-on-meta"  # without the hook, the model is not built
     also = ANYTHING
 
     def build(self, context: BuildContext, *, heads: HeadShape) -> Position:
