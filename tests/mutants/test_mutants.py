@@ -31,10 +31,13 @@ def mutants() -> list[type[Mutant]]:
 MUTANTS = mutants()
 
 
+SLOW = ("attention", "block", "family", "format")
+"""Kinds whose checks build many models, or write many files."""
+
+
 @pytest.mark.parametrize(
     "cls",
-    # Checks of an attention build a model for each combination with a position, those of a format write many files.
-    [pytest.param(cls, marks=[pytest.mark.slow] if cls.kind in ("attention", "format") else []) for cls in MUTANTS],
+    [pytest.param(cls, marks=[pytest.mark.slow] if cls.kind in SLOW else []) for cls in MUTANTS],
     ids=lambda cls: f"{cls.kind}-{cls.__name__}",
 )
 def test_mutant_is_caught_by_its_check(cls: type[Mutant]) -> None:

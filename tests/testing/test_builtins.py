@@ -94,10 +94,10 @@ FAMILIES = frozenset({"deepseek-v3", "gemma3", "gpt2", "granitemoehybrid", "llam
 
 
 def is_slow(spec: Component, *, first: bool) -> bool:
-    """Whether `make test` leaves a configuration to CI: formats, most families, and further examples of attentions."""
+    """Whether `make test` leaves a configuration to CI: formats, most families, more examples of attentions and blocks."""
     if spec.kind == "family":
         return spec.name not in FAMILIES
-    return spec.kind == "format" or (spec.kind == "attention" and not first)
+    return spec.kind == "format" or (spec.kind in ("attention", "block") and not first)
 
 
 def configured() -> list[Any]:
