@@ -19,9 +19,9 @@ __all__ = ["UnreadableError", "declared_weights", "difference"]
 
 _MOST_STEPS = 2_000_000
 _LONGEST = 1_000_000
-_CREATED = {"arange", "empty", "full", "linspace", "ones", "rand", "randn", "tensor", "zeros"}
+_CREATED = {"arange", "empty", "full", "linspace", "ones", "rand", "randn", "stack", "tensor", "zeros"}
 _FILLED = {"expand", "fill_", "normal_", "repeat", "reshape", "uniform_", "unsqueeze", "view", "zero_"}
-_ELEMENTWISE = {"clone", "cos", "cumsum", "exp", "expm1", "float", "log", "log1p", "neg", "pow", "sin", "sqrt"}
+_ELEMENTWISE = {"clone", "cos", "cumsum", "detach", "exp", "expm1", "float", "log", "log1p", "neg", "pow", "sin", "sqrt"}
 _METHODS = _FILLED | _ELEMENTWISE
 """Methods of tensors that may be called."""
 
@@ -310,6 +310,10 @@ class _Reader:
             return getattr(holder, name)(*arguments, **named)
         if isinstance(holder, _Object) and name in ("modules", "post_init"):
             return list(holder.modules()) if name == "modules" else None
+        if isinstance(holder, nn.Module) and name == "named_parameters":
+            return list(holder.named_parameters())
+        if isinstance(holder, _Object) and name == "register_parameter":
+            return holder.register_parameter(*arguments)
         if isinstance(holder, (list, nn.ModuleList)) and name == "append":
             return holder.append(*arguments)
         if isinstance(holder, dict) and name in ("get", "items", "keys", "values"):

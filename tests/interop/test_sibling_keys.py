@@ -18,6 +18,7 @@ import torch
 from gptkit.core.errors import ExternalModelError
 from gptkit.interop.checking import check_tensors
 from gptkit.interop.conversion import find_family, pair, read_model
+from gptkit.interop.formats.hugging_face.parts import JoinedParts
 from gptkit.interop.tensor_files import TensorFiles
 from gptkit.model.gpt import GPT
 from tests.support.parity import distance, kernel, logits_of, random_ids
@@ -138,7 +139,7 @@ def native(written: dict[str, Any], directory: Path) -> GPT:
     """Return the model that gptkit imports from the same configuration and weights."""
     family = find_family(written, "config.json")
     model = GPT(read_model(family, written), 300).eval()
-    moves, tensors = pair(family, model), TensorFiles(directory)
+    moves, tensors = pair(family, model), JoinedParts(TensorFiles(directory))
     where = check_tensors(family, model, moves, tensors.entries, "the model")
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     with torch.no_grad():

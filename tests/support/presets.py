@@ -18,6 +18,7 @@ __all__ = ["DISTINCT", "SMALL", "V", "marked", "parts", "shrink", "small_layout"
 V = 61
 SMALL: dict[str, Any] = {
     "d_model": 32,
+    "table_rows": 30,
     "context_length": 256,
     "vocab_size": V,
     "n_heads": 4,

@@ -100,6 +100,8 @@ class PooledSparseSpec(GroupedQuerySpec):
             )
         if self.relative_width is not None:
             yield Problem(("relative_width",), "the indexer does not choose keys by relative terms; remove relative_width")
+        if self.token_sinks:
+            yield Problem(("token_sinks",), "the choice of keys takes the place of terms of tokens; set sinks instead")
         if self.reuse_kv:
             yield Problem(("reuse_kv",), "the keys of an earlier layer have no index; remove reuse_kv")
 

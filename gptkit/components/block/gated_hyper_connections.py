@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from gptkit.core.errors import Problem
+from gptkit.core.walk import components
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import WritingContext, Written
@@ -65,6 +67,11 @@ class GatedHyperConnectionsSpec(BlockSpec):
     def wiring(self) -> tuple[Step, ...]:
         read, write = "norms and gates of the streams", "learned addition to the streams"
         return tuple(Step(((read, branch, write),)) for branch in ("attention", "feedforward"))
+
+    def problems(self, context: BuildContext) -> Iterator[Problem]:
+        if any(path for path, _ in components(context.parts.norm)):
+            name = context.parts.norm.name
+            yield Problem((), f"norm {name!r} contains another one and cannot be stacked over streams; choose another")
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.gated_hyper_connections import GatedHyperConnections

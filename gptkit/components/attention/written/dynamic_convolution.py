@@ -35,7 +35,7 @@ class $class_name(nn.Module):
         for back in range($KV_CONV):
             begin = $KV_CONV - 1 - back
             part_BTC = x_BSC[:, begin : begin + x_BTC.shape[1]]
-            part_BTHD = part_BTC.unflatten(-1, (dynamic_BTHW.shape[2], -1))
+            part_BTHD = torch.unflatten(part_BTC, -1, (dynamic_BTHW.shape[2], -1))
             more_BTC = (part_BTHD * dynamic_BTHW[..., back, None]).flatten(2)
             y_BTC = y_BTC + part_BTC * self.weight[back] + more_BTC
         return y_BTC / (2 * $KV_CONV + 1) ** 0.5, x_BSC[:, x_BSC.shape[1] - start_BTC.shape[1] :]

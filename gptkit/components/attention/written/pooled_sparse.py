@@ -34,7 +34,7 @@ class $class_name(nn.Module):
         q_BHTD = self.query_norm(qk_BTHD[:, :, :-1]).transpose(1, 2)
         k_B1SD = $append_to(cache, "index_keys", qk_BTHD[:, :, -1:].transpose(1, 2))
         n_full = k_B1SD.shape[2] // $BLOCK_SIZE
-        k_B1NMD = k_B1SD[:, :, : n_full * $BLOCK_SIZE].unflatten(2, (n_full, $BLOCK_SIZE))
+        k_B1NMD = torch.unflatten(k_B1SD[:, :, : n_full * $BLOCK_SIZE], 2, (n_full, $BLOCK_SIZE))
         k_B1ND = self.key_norm(k_B1NMD.mean(dim=3))
         #if rotated
         starts_N = $BLOCK_SIZE * torch.arange(n_full, device=x_BTE.device)
@@ -48,7 +48,7 @@ class $class_name(nn.Module):
         #end
         #end
         scores_BTN = (q_BHTD @ k_B1ND.mT).relu().sum(dim=1) / $D_INDEX**0.5
-        whole_TN = mask_TS[:, : n_full * $BLOCK_SIZE].unflatten(1, (n_full, $BLOCK_SIZE)).all(dim=2)
+        whole_TN = torch.unflatten(mask_TS[:, : n_full * $BLOCK_SIZE], 1, (n_full, $BLOCK_SIZE)).all(dim=2)
         scores_BTN = scores_BTN.masked_fill(~whole_TN, torch.finfo(x_BTE.dtype).min)
         order_BTN = scores_BTN.sort(dim=-1, descending=True, stable=True).indices[..., :$TOP_BLOCKS]
         chosen_BTN = torch.zeros_like(scores_BTN, dtype=torch.bool).scatter(-1, order_BTN, True)

@@ -30,7 +30,7 @@ def $class_name(sources: list[Tensor], query_E: Tensor$parameters) -> Tensor:
 
 _BLOCK = '''
 class $class_name(nn.Module):
-    """One layer without a residual stream: its branches read weighted means of all earlier outputs."""
+    """One layer without a residual stream: its branches read weighted means of earlier outputs."""
 
     def __init__(self$parameters) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class $class_name(nn.Module):
         #else
         y_BTE = x_BTE + mixed_BTE + fed_BTE  # the sum of the sources
         #end
-        setattr(y_BTE, "$kept_as", sources)
+        y_BTE.__dict__["$kept_as"] = sources
         return y_BTE
 '''
 

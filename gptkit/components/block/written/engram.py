@@ -80,7 +80,8 @@ class $class_name(nn.Module):
         normed_BSX = torch.cat((start_BTX, normed_BTX), dim=1)
         cache["engram"] = normed_BSX[:, ids_BT.shape[1] :]
         mixed_BTX = F.silu(self.conv(normed_BSX.transpose(1, 2)).transpose(1, 2))
-        return x_BTNE + gated_BTNE + mixed_BTX.unflatten(-1, ($ENGRAM_STREAMS, -1))
+        y_BTNE: Tensor = x_BTNE + gated_BTNE + torch.unflatten(mixed_BTX, -1, ($ENGRAM_STREAMS, -1))
+        return y_BTNE
 '''
 
 _BLOCK = '''

@@ -28,7 +28,7 @@ class $class_name(nn.Module):
         #else
         u = x.float()
         #end
-        length = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
+        length: Tensor = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
         return (u * ($bound / (length + $eps)).clamp(max=1)).to(x.dtype)
 '''
 
