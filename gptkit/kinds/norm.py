@@ -6,13 +6,14 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from gptkit.core.component import Component
+from gptkit.core.walk import components
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.written import Name, WritingContext, Written
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NormSpec"]
+__all__ = ["NormSpec", "stacking_problem"]
 
 
 class NormSpec(Component):
@@ -38,3 +39,10 @@ class NormSpec(Component):
             dim: the number of features, an expression of the file.
         """
         return None
+
+
+def stacking_problem(norm: NormSpec) -> str | None:
+    """Return why a norm cannot have weights of its own for each of several vectors (`EachHead`); None if it can."""
+    if any(path for path, _ in components(norm)):
+        return f"norm {norm.name!r} contains another one and cannot be stacked"
+    return None

@@ -19,7 +19,7 @@ from gptkit.kinds.written import WritingContext, Written
 if TYPE_CHECKING:
     from gptkit.components.attention.modules.block_sparse import BlockSparseAttention
 
-__all__ = ["BlockSparseSpec"]
+__all__ = ["BlockSparseSpec", "index_problems"]
 
 
 class BlockSparseSpec(GroupedQuerySpec):
@@ -97,12 +97,7 @@ class BlockSparseSpec(GroupedQuerySpec):
             yield Problem(
                 ("local_blocks",), f"should be at most top_blocks, {self.top_blocks}; lower it, or raise top_blocks"
             )
-        if self.token_sinks:
-            yield Problem(("token_sinks",), "the indexer does not choose keys by sinks of tokens; remove token_sinks")
-        if self.relative_width is not None:
-            yield Problem(("relative_width",), "the indexer does not choose keys by relative terms; remove relative_width")
-        if self.reuse_kv:
-            yield Problem(("reuse_kv",), "the keys of an earlier layer have no index; remove reuse_kv")
+        yield from index_problems(self)
 
     def score_features(self, context: BuildContext) -> ScoreFeatures:
         return replace(super().score_features(context), added_term=True)
@@ -116,3 +111,13 @@ class BlockSparseSpec(GroupedQuerySpec):
         from gptkit.components.attention.written.block_sparse import block_sparse
 
         return block_sparse(self, context)
+
+
+def index_problems(spec: GroupedQuerySpec) -> Iterator[Problem]:
+    """Yield the options of grouped-query attention that an indexer of blocks of keys does not have."""
+    if spec.token_sinks:
+        yield Problem(("token_sinks",), "the indexer does not choose keys by sinks of tokens; remove token_sinks")
+    if spec.relative_width is not None:
+        yield Problem(("relative_width",), "the indexer does not choose keys by relative terms; remove relative_width")
+    if spec.reuse_kv:
+        yield Problem(("reuse_kv",), "the keys of an earlier layer have no index; remove reuse_kv")

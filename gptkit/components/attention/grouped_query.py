@@ -10,11 +10,10 @@ from pydantic import Field
 
 from gptkit.core.component import optional_component
 from gptkit.core.errors import Problem
-from gptkit.core.walk import components
 from gptkit.kinds.attention import AttentionSpec, head_problems
 from gptkit.kinds.attention_backend import ScoreFeatures
 from gptkit.kinds.context import BuildContext, LayerParts
-from gptkit.kinds.norm import NormSpec
+from gptkit.kinds.norm import NormSpec, stacking_problem
 from gptkit.kinds.position import HeadShape
 from gptkit.kinds.written import WritingContext, Written
 from gptkit.nn.attention.pattern import Chunks, MaskPattern
@@ -194,17 +193,12 @@ class HeadedSpec(AttentionSpec):
                 ("qk_norm_order",),
                 f"a norm of width {self.qk_norm_width} is applied before the rotation; set qk_norm_order: before",
             )
-        for norm in (self.qk_norm, self.k_norm):
-            if norm is not None and self.qk_norm_width == "each-head" and any(path for path, _ in components(norm)):
-                yield Problem(
-                    ("qk_norm_width",),
-                    f"norm {norm.name!r} contains another one and cannot be stacked over heads; set qk_norm_width: head",
-                )
-        if self.relative_norm is not None and any(path for path, _ in components(self.relative_norm)):
-            yield Problem(
-                ("relative_norm",),
-                f"norm {self.relative_norm.name!r} contains another one and cannot be stacked over heads; choose another",
-            )
+        if self.qk_norm_width == "each-head":
+            for norm in (self.qk_norm, self.k_norm):
+                if norm is not None and (reason := stacking_problem(norm)) is not None:
+                    yield Problem(("qk_norm_width",), f"{reason} over heads; set qk_norm_width: head")
+        if self.relative_norm is not None and (reason := stacking_problem(self.relative_norm)) is not None:
+            yield Problem(("relative_norm",), f"{reason} over heads; choose another")
         width = context.parts.position.rotated_width(heads.d_head)
         if self.qk_norm is not None and self.qk_norm_order == "after" and width != heads.d_head:
             yield Problem(

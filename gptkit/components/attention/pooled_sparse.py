@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from gptkit.components.attention.block_sparse import index_problems
 from gptkit.components.attention.grouped_query import GroupedQuerySpec
 from gptkit.core.component import component
 from gptkit.core.errors import Problem
@@ -98,12 +99,7 @@ class PooledSparseSpec(GroupedQuerySpec):
             yield Problem(
                 (), f"position {position.name!r} depends on the length of the text, and means of blocks are kept as they are"
             )
-        if self.relative_width is not None:
-            yield Problem(("relative_width",), "the indexer does not choose keys by relative terms; remove relative_width")
-        if self.token_sinks:
-            yield Problem(("token_sinks",), "the choice of keys takes the place of terms of tokens; set sinks instead")
-        if self.reuse_kv:
-            yield Problem(("reuse_kv",), "the keys of an earlier layer have no index; remove reuse_kv")
+        yield from index_problems(self)
 
     def score_features(self, context: BuildContext) -> ScoreFeatures:
         return replace(super().score_features(context), added_term=True)

@@ -9,9 +9,9 @@ from pydantic import Field
 
 from gptkit.core.component import component
 from gptkit.core.errors import Problem
-from gptkit.core.walk import components
 from gptkit.kinds.block import BlockSpec, Step, Within
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.norm import stacking_problem
 from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ class EngramSpec(BlockSpec):
                 f"{self.d_embedding} features cannot be divided among {self.n_tables} tables, (max_ngram − 1) · heads; "
                 "choose a multiple",
             )
-        if any(path for path, _ in components(context.parts.norm)):
-            name = context.parts.norm.name
-            yield Problem((), f"norm {name!r} contains another one and cannot be stacked over streams; choose another")
+        reason = stacking_problem(context.parts.norm)
+        if reason is not None:
+            yield Problem((), f"{reason} over streams; choose another")
         if context.parts.index >= context.n_layers:
             yield Problem((), "has no n-grams for the blocks of a head; choose another block there")
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from gptkit.core.errors import Problem
-from gptkit.core.walk import components
 from gptkit.kinds.block import BlockSpec, Step
 from gptkit.kinds.context import BuildContext
+from gptkit.kinds.norm import stacking_problem
 from gptkit.kinds.written import WritingContext, Written
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ class GatedHyperConnectionsSpec(BlockSpec):
         return tuple(Step(((read, branch, write),)) for branch in ("attention", "feedforward"))
 
     def problems(self, context: BuildContext) -> Iterator[Problem]:
-        if any(path for path, _ in components(context.parts.norm)):
-            name = context.parts.norm.name
-            yield Problem((), f"norm {name!r} contains another one and cannot be stacked over streams; choose another")
+        reason = stacking_problem(context.parts.norm)
+        if reason is not None:
+            yield Problem((), f"{reason} over streams; choose another")
 
     def build(self, context: BuildContext) -> Block:
         from gptkit.components.block.modules.gated_hyper_connections import GatedHyperConnections
