@@ -86,6 +86,7 @@ class Written:
         owned_as: the name in `model.shared` of a module that layers share and call themselves; see `WritingContext.own`.
         unused: prefixes of parameters of the built module that the written one does not have, since only training uses them.
         copied: whether the text is a copy of the component's own source, not a template.
+        single: whether its sizes depend on the modules of its kind before it, so that a layer must not have several copies.
     """
 
     name: str = ""
@@ -101,6 +102,7 @@ class Written:
     owned_as: str = ""
     unused: Collection[str] = ()
     copied: bool = False
+    single: bool = False
 
     @property
     def is_function(self) -> bool:

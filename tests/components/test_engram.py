@@ -10,9 +10,12 @@ from torch import Tensor
 
 import gptkit
 from gptkit.core.errors import GptkitError, SpecError
+from gptkit.ejection.writing import write_source
+from gptkit.kinds.written import NotWrittenError
 from gptkit.nn.forward import Forward
 from gptkit.ops.ngram_hash import prime_sizes
 from tests.support.learning import N_TOKENS, alternating, assert_learns
+from tests.support.padded_pieces import assert_padded_pieces_equal_one_call
 
 V, E, T = 31, 12, 20
 STREAMS = {"name": "gated-hyper-connections", "streams": 3, "rank": 5}
@@ -104,15 +107,8 @@ def test_without_a_boundary_ngrams_reach_to_the_first_token() -> None:
 
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("fields", [{}, {"block": STREAMS, "max_ngram": 5, "heads": 1}])
-@torch.no_grad()
 def test_pieces_behind_padding_equal_one_call(static: bool, fields: dict[str, Any]) -> None:
-    model, tokens = make(**fields).double(), ids()
-    full, padding = model(tokens).logits, torch.tensor([0, 4])
-    rows = torch.cat((tokens[:1], torch.cat((torch.zeros(1, 4, dtype=torch.long), tokens[1:, :-4]), dim=1)))
-    cache = model.new_cache(2, left_padding_B=padding, static=static)
-    cached = torch.cat([model(piece, cache=cache).logits for piece in rows.split([1, 2, 9, 1, 1, 6], dim=1)], dim=1)
-    torch.testing.assert_close(cached[0], full[0], atol=1e-9, rtol=1e-9)
-    torch.testing.assert_close(cached[1, 4:], full[1, :-4], atol=1e-9, rtol=1e-9)
+    assert_padded_pieces_equal_one_call(make(**fields).double(), ids(), static=static)
 
 
 @pytest.mark.parametrize("block", ["pre-norm", STREAMS])
@@ -144,7 +140,17 @@ def test_training_learns_the_token_before_the_last() -> None:
 def test_wrong_fields_are_refused() -> None:
     with pytest.raises(SpecError, match="cannot be divided among 4 tables"):
         make(d_embedding=15)
+    with pytest.raises(SpecError, match="norm 'gated' contains another one and cannot be stacked over streams"):
+        gptkit.GPT({**PARTS, "norm": "gated", "block": ENGRAM}, V)
     with pytest.raises(SpecError, match="choose another block there"):
         gptkit.GPT({**PARTS, "head": {"name": "multi-token", "block": {**ENGRAM}}}, V)
     with pytest.raises(GptkitError, match="whose residual streams it would interrupt"):
         make(block="altup")
+
+
+def test_copies_of_other_sizes_in_a_layer_are_not_written_out() -> None:
+    cycles = {"name": "hierarchical", "blocks": 2, "block": {**ENGRAM}}
+    model = gptkit.GPT({**PARTS, "block": cycles}, V)
+    assert len({tuple(table.weight.shape) for table in model.modules() if isinstance(table, torch.nn.Embedding)}) > 2
+    with pytest.raises(NotWrittenError, match="each of its blocks has NGramTables of other sizes"):
+        write_source(model.spec, V, name="cycles", parameters=0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import gptkit
+from gptkit.core.errors import SpecError
 from gptkit.nn.forward import Forward
 from tests.support.learning import N_TOKENS, alternating, assert_learns
 
@@ -104,7 +105,12 @@ def test_gates_of_one_half_and_one_stream_equal_pre_norm_with_halved_norms() -> 
 
 def test_model_has_no_final_norm() -> None:
     model = gptkit.GPT({**PARTS, "block": BLOCK}, 20)
-    assert not [name for name, _ in model.named_parameters() if name.startswith("norm.")]
+    assert isinstance(model.final_norm, torch.nn.Identity)
+
+
+def test_norms_that_contain_another_one_are_refused() -> None:
+    with pytest.raises(SpecError, match="norm 'gated' contains another one and cannot be stacked over streams"):
+        gptkit.GPT({**PARTS, "norm": "gated", "block": BLOCK}, 20)
 
 
 def test_training_learns_the_token_before_the_last() -> None:

@@ -105,10 +105,6 @@ class HierarchicalSpec(BlockSpec):
             yield Problem(
                 ("block",), "is computed several times, and a layer has one embedding of each token; choose another block"
             )
-        if any(part.name == "engram" for _, part in components(self.block)):
-            yield Problem(
-                ("block",), "is computed several times, and a layer has one embedding of each token; choose another block"
-            )
         if self.start == "learned" and self.gradients()[0] < self.low_cycles:
             yield Problem(("start",), "no gradient reaches it with these gradient_cycles; set start: fixed")
 

@@ -35,13 +35,13 @@ class $class_name(nn.Module):
     def __init__(self$parameters) -> None:
         super().__init__()
         self.attention_norm = $attention_norm
-        #if kv_inputs
+        #if $KV_INPUTS
         self.key_norm = $key_norm
         self.value_norm = $value_norm
         #end
         self.attention = $attention
         #if not $IS_FIRST
-        #if kv_inputs
+        #if $KV_INPUTS
         self.attention_query = nn.Parameter(torch.zeros(3, D_MODEL))
         #else
         self.attention_query = nn.Parameter(torch.zeros(D_MODEL))
@@ -65,7 +65,7 @@ class $class_name(nn.Module):
         """Transform the tokens at these positions, (B, T, E) to (B, T, E)."""
         # The output of a layer has the earlier outputs, its sources, as an attribute.
         sources: list[Tensor] = getattr(x_BTE, "$kept_as", [x_BTE])
-        #if kv_inputs
+        #if $KV_INPUTS
         #if $IS_FIRST
         h_BTE = key_BTE = value_BTE = x_BTE
         #else
@@ -149,7 +149,8 @@ def attention_residuals(spec: AttentionResidualsSpec, context: WritingContext) -
     if spec.group is not None:
         begins = index % spec.group == 0
         settings["BEGINS_GROUP"] = Setting(begins, "whether the layer is the first of its group of layers")
-    norms = ["attention_norm", "feedforward_norm", *(("key_norm", "value_norm") if spec.kv_inputs else ())]
+    settings["KV_INPUTS"] = Setting(spec.kv_inputs, "whether keys and values have inputs of their own")
+    norms = ("attention_norm", "feedforward_norm", "key_norm", "value_norm")
     parts = {name: written(context.parts.norm, context, dim=Name("D_MODEL")) for name in norms}
     parts |= {
         "attention": written(context.parts.attention, context.replace(kv_inputs=True) if spec.kv_inputs else context),
@@ -162,7 +163,6 @@ def attention_residuals(spec: AttentionResidualsSpec, context: WritingContext) -
     text = fill(
         _BLOCK,
         grouped=grouped,
-        kv_inputs=spec.kv_inputs,
         output_conv=spec.output_conv is not None,
         conv_scaled=spec.output_conv_scaled,
         dropout=bool(spec.dropout),

@@ -166,6 +166,7 @@ def _engram(spec: EngramSpec, context: WritingContext, streams: int) -> Written:
             "BOUNDARY": Setting(boundary, "id that stands for tokens before the first, which n-grams do not reach over"),
         },
         section="block",
+        single=True,
     )
     return Written(
         "Engram",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gptkit.components.block.written.forms import with_arguments
+from gptkit.components.block.written.streams import FORWARD, RETURN
 from gptkit.kinds.written import Setting, WritingContext, Written, fill, linear, written
 from gptkit.kinds.written_each_head import each_head
 
@@ -35,7 +36,7 @@ class $class_name(nn.Module):
         return h_BTE, $WRITE_SCALE * (self.write(normed_BTX) / $N_STREAMS).sigmoid()
 '''
 
-_BLOCK = '''
+_START = '''
 class $class_name(nn.Module):
     """One layer with several residual streams, which its branches read through gates."""
 
@@ -46,34 +47,18 @@ class $class_name(nn.Module):
         self.feedforward_gates = $gates
         self.feedforward = $feedforward
         self.collapse = $collapse if $LAYER == N_LAYERS - 1 else None
+'''
 
-    #if passes
-    def forward(self, x_BTNE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
-        """Transform the tokens at these positions, (B, T, N, E) to (B, T, N, E)."""
-        if x_BTNE.ndim == 3:  # the first layer creates the streams, and the last one merges them
-            x_BTNE = x_BTNE[:, :, None].expand(-1, -1, $N_STREAMS, -1)
-    #else
-    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
-        """Transform the tokens at these positions, (B, T, E) to (B, T, E)."""
-        # The output of a layer has the streams as an attribute.
-        x_BTNE: Tensor | None = getattr(x_BTE, "$kept_as", None)
-        if x_BTNE is None:
-            x_BTNE = x_BTE[:, :, None].expand(-1, -1, $N_STREAMS, -1)
-    #end
+_BODY = """
         h_BTE, write_BTN = self.attention_gates(x_BTNE)
         mixed_BTE = self.attention(h_BTE, positions_T, cache)
         x_BTNE = x_BTNE + write_BTN[..., None] * $mixed[:, :, None]
         h_BTE, write_BTN = self.feedforward_gates(x_BTNE)
         fed_BTE = self.feedforward(h_BTE)
         x_BTNE = x_BTNE + write_BTN[..., None] * $fed[:, :, None]
-    #if passes
-        return x_BTNE if self.collapse is None else self.collapse(x_BTNE)[0]
-    #else
-        y_BTE = x_BTNE.mean(dim=2) if self.collapse is None else self.collapse(x_BTNE)[0]
-        y_BTE.__dict__["$kept_as"] = x_BTNE
-        return y_BTE
-    #end
-'''
+"""
+
+_BLOCK = _START + FORWARD + _BODY.lstrip("\n") + RETURN.lstrip("\n")
 
 
 def gated_hyper_connections(spec: GatedHyperConnectionsSpec, context: WritingContext) -> Written:

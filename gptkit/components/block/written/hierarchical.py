@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
+from gptkit.kinds.written import Name, NotWrittenError, Setting, WritingContext, Written, fill, walk, written
 
 if TYPE_CHECKING:
     from gptkit.components.block.hierarchical import HierarchicalSpec
@@ -49,7 +49,19 @@ class $class_name(nn.Module):
 
 
 def hierarchical(spec: HierarchicalSpec, context: WritingContext) -> Written:
-    """Return the block as a class."""
+    """Return the block as a class.
+
+    Raises:
+        NotWrittenError: a part has other sizes in each copy of the block within.
+    """
+    block = written(spec.block, context)
+    single = next((part.name for part in walk(block) if part.single), None)
+    if single is not None:
+        raise NotWrittenError(
+            f"block {spec.name!r} cannot be written out with {spec.block.name!r}: each of its blocks has {single} of other "
+            "sizes",
+            hint="Choose another block within it.",
+        )
     gradients = spec.gradients()
     stops = any(number < spec.low_cycles for number in gradients)
     settings = {
@@ -65,7 +77,7 @@ def hierarchical(spec: HierarchicalSpec, context: WritingContext) -> Written:
         "HierarchicalBlock",
         fill(_BLOCK, stops=stops, fixed="" if spec.start == "learned" else ", requires_grad=False"),
         settings=settings,
-        parts={"block": written(spec.block, context), **norms},
+        parts={"block": block, **norms},
         section="block",
         fields=("blocks", "high_cycles", "low_cycles", "gradient_cycles", "start", "block"),
         calls={"times block": str(spec.blocks * spec.high_cycles * (spec.low_cycles + 1))},

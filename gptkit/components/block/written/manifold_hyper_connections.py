@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gptkit.components.block.written.forms import with_arguments
+from gptkit.components.block.written.streams import FORWARD, RETURN
 from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, written
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def $class_name(x_BTNE: Tensor, y_BTE: Tensor, write_BTN: Tensor, mix_BTX: Tenso
     #end
 '''
 
-_BLOCK = '''
+_START = '''
 class $class_name(nn.Module):
     """One layer with several residual streams, which its branches read$and_mix write."""
 
@@ -73,20 +74,9 @@ class $class_name(nn.Module):
         self.attention_mixing = $mixing
         self.feedforward_mixing = $mixing
         self.collapse = $collapse if $LAYER == N_LAYERS - 1 else None
+'''
 
-    #if passes
-    def forward(self, x_BTNE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
-        """Transform the tokens at these positions, (B, T, N, E) to (B, T, N, E)."""
-        if x_BTNE.ndim == 3:  # the first layer creates the streams, and the last one merges them
-            x_BTNE = x_BTNE[:, :, None].expand(-1, -1, $N_STREAMS, -1)
-    #else
-    def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
-        """Transform the tokens at these positions, (B, T, E) to (B, T, E)."""
-        # The output of a layer has the streams as an attribute.
-        x_BTNE: Tensor | None = getattr(x_BTE, "$kept_as", None)
-        if x_BTNE is None:
-            x_BTNE = x_BTE[:, :, None].expand(-1, -1, $N_STREAMS, -1)
-    #end
+_BODY = """
         h_BTE, $written = self.attention_mixing(x_BTNE)
         mixed_BTE = self.attention(self.attention_norm(h_BTE), positions_T, cache)
         #if mixes
@@ -101,14 +91,9 @@ class $class_name(nn.Module):
         #else
         x_BTNE = x_BTNE + write_BTN[..., None] * $fed[:, :, None]
         #end
-    #if passes
-        return x_BTNE if self.collapse is None else self.collapse(x_BTNE)[0]
-    #else
-        y_BTE = x_BTNE.mean(dim=2) if self.collapse is None else self.collapse(x_BTNE)[0]
-        y_BTE.__dict__["$kept_as"] = x_BTNE
-        return y_BTE
-    #end
-'''
+"""
+
+_BLOCK = _START + FORWARD + _BODY.lstrip("\n") + RETURN.lstrip("\n")
 
 _FIELDS = (
     "streams",

@@ -29,14 +29,18 @@ class $class_name(nn.Module):
         u = x.float()
         #end
         length: Tensor = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
-        return (u * ($bound / (length + $eps)).clamp(max=1)).to(x.dtype)
+        return (u * ($LENGTH_BOUND / (length + $LENGTH_EPS)).clamp(max=1)).to(x.dtype)
 '''
 
 
 def l2_clip(spec: L2ClipSpec, dim: Name) -> Written:
     """Return the bound as a class."""
     scale = spec.scale
-    text = fill(_CLASS, scale=scale, formula="w x" if scale else "x", bound=f"{spec.bound!r}", eps=f"{spec.eps!r}")
-    settings = {"DIM": Setting(dim)} if scale else {}
+    text = fill(_CLASS, scale=scale, formula="w x" if scale else "x")
+    settings = {
+        "LENGTH_BOUND": Setting(spec.bound, "largest length of a vector"),
+        "LENGTH_EPS": Setting(spec.eps, "added to the length"),
+        **({"DIM": Setting(dim)} if scale else {}),
+    }
     variant = "scaled" if scale else "plain"
     return Written("L2Clip", text, settings=settings, section="norm", variant=variant, fields=("bound", "scale", "eps"))
