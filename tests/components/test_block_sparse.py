@@ -12,6 +12,7 @@ from gptkit.core.errors import SpecError
 from gptkit.ejection.writing import write_source
 from gptkit.model.gpt import GPT
 from gptkit.nn.forward import Forward
+from tests.support.indexers import assert_only_the_indexer_learns, learned_share
 
 V, T, E, D = 31, 20, 24, 6
 GROUPED = {"n_heads": 4, "n_kv_heads": 2, "d_head": D, "qk_norm": "rms"}
@@ -111,32 +112,11 @@ def test_packed_documents_equal_single_ones() -> None:
 
 
 def test_loss_trains_the_indexer_and_nothing_else() -> None:
-    model, without = make().train(), make(index_loss=0.0).train()
-    without.load_state_dict(model.state_dict())
-    for each in (model, without):
-        each(ids(), ids().roll(1, 1)).loss.backward()
-    for (name, parameter), other in zip(model.named_parameters(), without.parameters(), strict=True):
-        if ".indexer." in name:
-            assert parameter.grad is not None, name
-            assert parameter.grad.any(), name
-            assert other.grad is None or not other.grad.any(), name
-        else:
-            torch.testing.assert_close(parameter.grad, other.grad)
+    assert_only_the_indexer_learns(make(), make(index_loss=0.0), ids())
 
 
 def test_indexer_learns_the_attention_of_its_layer() -> None:
-    """With frozen attention, the divergence between its weights and the indexer's distribution falls."""
-    model = make(top_blocks=5).train()
-    indexers = [parameter for name, parameter in model.named_parameters() if ".indexer." in name]
-    optimizer = torch.optim.AdamW(indexers, lr=1e-2)
-    losses = []
-    for _ in range(60):
-        loss = model(ids(8), ids(8).roll(1, 1)).losses["indexer"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.6 * losses[0]
+    assert learned_share(make(top_blocks=5), ids(8)) < 0.6
 
 
 @pytest.mark.slow

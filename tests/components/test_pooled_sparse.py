@@ -10,6 +10,8 @@ from torch import Tensor
 
 from gptkit.core.errors import SpecError
 from gptkit.model.gpt import GPT
+from tests.support.indexers import assert_only_the_indexer_learns, learned_share
+from tests.support.padded_pieces import assert_padded_pieces_equal_one_call
 
 V, T, E, D = 31, 20, 24, 6
 GROUPED = {"n_heads": 4, "n_kv_heads": 2, "d_head": D, "qk_norm": "rms"}
@@ -121,15 +123,8 @@ def test_scores_equal_transformers() -> None:
 
 @pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("fields", [{}, {"window": 8}])
-@torch.no_grad()
 def test_pieces_behind_padding_equal_one_call(static: bool, fields: dict[str, Any]) -> None:
-    model, tokens = make(**fields).double(), ids()
-    full, padding = model(tokens).logits, torch.tensor([0, 4])
-    rows = torch.cat((tokens[:1], torch.cat((torch.zeros(1, 4, dtype=torch.long), tokens[1:, :-4]), dim=1)))
-    cache = model.new_cache(2, left_padding_B=padding, static=static)
-    cached = torch.cat([model(piece, cache=cache).logits for piece in rows.split([1, 2, 9, 1, 1, 6], dim=1)], dim=1)
-    torch.testing.assert_close(cached[0], full[0], atol=1e-9, rtol=1e-9)
-    torch.testing.assert_close(cached[1, 4:], full[1, :-4], atol=1e-9, rtol=1e-9)
+    assert_padded_pieces_equal_one_call(make(**fields).double(), ids(), static=static)
 
 
 @torch.no_grad()
@@ -149,32 +144,11 @@ def test_tokens_before_the_window_change_nothing() -> None:
 
 
 def test_loss_trains_the_indexer_and_nothing_else() -> None:
-    model, without = make().train(), make(index_loss=0.0).train()
-    without.load_state_dict(model.state_dict())
-    for each in (model, without):
-        each(ids(), ids().roll(1, 1)).loss.backward()
-    for (name, parameter), other in zip(model.named_parameters(), without.parameters(), strict=True):
-        if ".indexer." in name:
-            assert parameter.grad is not None, name
-            assert parameter.grad.any(), name
-            assert other.grad is None or not other.grad.any(), name
-        else:
-            torch.testing.assert_close(parameter.grad, other.grad)
+    assert_only_the_indexer_learns(make(), make(index_loss=0.0), ids())
 
 
 def test_indexer_learns_the_attention_of_its_layer() -> None:
-    """With frozen attention, the divergence between its weights and the indexer's distribution falls."""
-    model = make(top_blocks=5).train()
-    indexers = [parameter for name, parameter in model.named_parameters() if ".indexer." in name]
-    optimizer = torch.optim.AdamW(indexers, lr=1e-2)
-    losses = []
-    for _ in range(60):
-        loss = model(ids(8), ids(8).roll(1, 1)).losses["indexer"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.6 * losses[0]
+    assert learned_share(make(top_blocks=5), ids(8)) < 0.6
 
 
 def test_wrong_sizes_are_refused() -> None:
@@ -183,6 +157,7 @@ def test_wrong_sizes_are_refused() -> None:
         ({}, {"d_index": 4}, "the 6 features that position 'rotary' rotates"),
         ({}, {"reuse_kv": True}, "remove reuse_kv"),
         ({}, {"relative_width": 2}, "remove relative_width"),
+        ({}, {"token_sinks": True}, "remove token_sinks"),
         (dynamic, {}, "depends on the length of the text"),
     ):
         with pytest.raises(SpecError, match=message):
