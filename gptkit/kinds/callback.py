@@ -156,6 +156,11 @@ class CallbackSpec(Component):
     kind: ClassVar[str] = "callback"
     runtime: ClassVar[str] = "gptkit.kinds.callback:Callback"
 
+    @property
+    def warmup(self) -> int:
+        """Number of first steps that it changes; `gptkit check` warns of a training that ends within them. 0 by default."""
+        return 0
+
     @abstractmethod
     def build(self) -> Callback:
         """Return the callback of one training."""

@@ -62,7 +62,7 @@ def test_warmups_of_callbacks_longer_than_the_training_print_a_warning(call: Cal
         callbacks = "training.callbacks=[norms, {name: batch-warmup, steps: 9}]"
         return str(call("check", "mini.yaml", "-s", callbacks, "-s", f"training.steps={steps}").stderr)
 
-    assert "training.callbacks.1.steps: the batch-warmup of 9 steps is longer than the training of 5" in warned(5)
+    assert "training.callbacks.1: the warmup of batch-warmup, 9 steps, is longer than the training of 5" in warned(5)
     assert "training.callbacks" not in warned(9)
 
 

@@ -35,6 +35,10 @@ class BatchWarmupSpec(CallbackSpec):
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"initial": 2, "steps": 4, "multiple": 2})
 
+    @property
+    def warmup(self) -> int:
+        return self.steps
+
     def build(self) -> Callback:
         return BatchWarmup(self)
 

@@ -35,6 +35,10 @@ class LengthWarmupSpec(CallbackSpec):
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"initial": 2, "steps": 4, "multiple": 1})
 
+    @property
+    def warmup(self) -> int:
+        return self.steps
+
     def build(self) -> Callback:
         return LengthWarmup(self)
 

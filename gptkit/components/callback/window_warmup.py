@@ -39,6 +39,10 @@ class WindowWarmupSpec(CallbackSpec):
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"initial": 2, "steps": 4, "stages": 2})
 
+    @property
+    def warmup(self) -> int:
+        return self.steps
+
     def share(self, step: int) -> float:
         """Return the share of the warmup that is complete, from 0 to 1, in whole stages."""
         return min(self.stages, self.stages * step // self.steps) / self.stages
