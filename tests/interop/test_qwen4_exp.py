@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import gptkit
 from gptkit.core.errors import ExternalModelError, GptkitError
 from gptkit.interop.conversion import families, read_model
+from gptkit.runs.exporting import export
 from tests.support.parity import distance, logits_of, random_ids
 from tests.support.tiny_models import QWEN4
 
@@ -46,6 +47,16 @@ def test_tables_in_parts_are_joined(tmp_path: Path, parts: int) -> None:
     names = [name for name in load_file(tmp_path / "external" / "model.safetensors") if "layers.0.ple" in name]
     assert sum("shard_" in name for name in names) == parts
     assert distance(imported(tmp_path).model(random_ids()).logits, logits_of(model, random_ids())) < 1e-5
+
+
+@torch.no_grad()
+def test_model_without_an_indexer_is_read_and_exported(tmp_path: Path) -> None:
+    model = saved(tmp_path / "external", layer_types=["linear_attention"] * 5)
+    run, tokens = imported(tmp_path), random_ids()
+    assert distance(run.model(tokens).logits, logits_of(model, tokens)) < 1e-4
+    export(tmp_path / "run", tmp_path / "out", family="qwen4-exp")
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    assert distance(logits_of(again, tokens), logits_of(model, tokens)) < 1e-4
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:

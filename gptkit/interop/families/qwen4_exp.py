@@ -39,7 +39,11 @@ class Qwen4ExpFamily(Qwen35MoeFamily):
         config.only("output_gate_type", None, "silu", why="linear attention has its gate's activation fixed here")
         linear = own.read_types_of(config, n_layers)
         delta, blocks = read_delta(config, config.number(*self.eps)), own.read_blocks(config, linear)
-        indexed = {} if all(linear) else {"attention": own.read_indexed(config, self.read_attention(config))}
+        indexed: dict[str, Any] = {}
+        if all(linear):
+            own.skip_indexer(config)
+        else:
+            indexed = {"attention": own.read_indexed(config, self.read_attention(config))}
         return [{**(delta if each else indexed), "block": block} for each, block in zip(linear, blocks, strict=True)]
 
     def write_attention(self, layers: Sequence[Any]) -> dict[str, Any]:

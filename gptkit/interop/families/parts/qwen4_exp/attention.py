@@ -8,7 +8,7 @@ from typing import Any
 from gptkit.interop.families.parts.layers import every, read_types
 from gptkit.kinds.external_config import ExternalConfig
 
-__all__ = ["read_indexed", "read_types_of", "write_indexed"]
+__all__ = ["read_indexed", "read_types_of", "skip_indexer", "write_indexed"]
 
 LINEAR, INDEXED, FORMER = "linear_attention", "indexed_attention", "full_attention"
 _SIZES = {
@@ -26,6 +26,12 @@ def read_types_of(config: ExternalConfig, n_layers: int) -> list[bool]:
     return [each == LINEAR for each in types]
 
 
+def skip_indexer(config: ExternalConfig) -> None:
+    """Read the keys of the indexer for a model without a layer that has one, where they have no effect."""
+    for key in (*_SIZES.values(), "indexer_kv_heads", "indexer_budget"):
+        config.value(key)
+
+
 def read_indexed(config: ExternalConfig, attention: dict[str, Any]) -> dict[str, Any]:
     """Return the attention of layers with an indexer; `attention` is that of layers which attend to all keys."""
     config.only("indexer_kv_heads", 1, why="transformers has one key of the indexer for a token")
@@ -39,10 +45,13 @@ def read_indexed(config: ExternalConfig, attention: dict[str, Any]) -> dict[str,
 
 def write_indexed(layers: Sequence[Any]) -> dict[str, Any]:
     """Return the keys of the types of layers, and of the indexer, which all layers with one share."""
-    indexed = next(layer.attention for layer in layers if layer.attention.name == "pooled-sparse")
+    types = [INDEXED if layer.attention.name == "pooled-sparse" else LINEAR for layer in layers]
+    if INDEXED not in types:
+        return {"layer_types": types}
+    indexed = layers[types.index(INDEXED)].attention
     return {
         **{key: getattr(indexed, own) for own, key in _SIZES.items()},
         "indexer_kv_heads": 1,
         "indexer_budget": indexed.top_blocks * indexed.block_size,
-        "layer_types": [INDEXED if layer.attention.name == "pooled-sparse" else LINEAR for layer in layers],
+        "layer_types": types,
     }
