@@ -157,8 +157,8 @@ class CallbackSpec(Component):
     runtime: ClassVar[str] = "gptkit.kinds.callback:Callback"
 
     @property
-    def warmup(self) -> int:
-        """Number of first steps that it changes; `gptkit check` warns of a training that ends within them. 0 by default."""
+    def n_warmup_steps(self) -> int:
+        """Number of steps of its warmup; `gptkit check` warns of a training that ends within it. 0 by default."""
         return 0
 
     @abstractmethod

@@ -105,10 +105,11 @@ def _unfinished(training: TrainingSpec) -> Iterator[str]:
     """Yield a sentence for each warmup of a callback, and for the first stage, that the training ends before."""
     steps = training.steps
     for index, callback in enumerate(training.callbacks):
-        if callback.warmup > steps:
+        warmup = callback.n_warmup_steps
+        if warmup > steps:
             yield (
-                f"training.callbacks.{index}: the warmup of {callback.name}, {callback.warmup:,} steps, is longer than the "
-                f"training of {steps:,}, which ends within it. Lower its steps, or raise training.steps"
+                f"training.callbacks.{index}: the warmup of {callback.name}, {warmup:,} steps, is longer than the training "
+                f"of {steps:,}, which ends within it. Lower its steps, or raise training.steps"
             )
     for index, stage in enumerate(timeline(training.stages, steps)):
         if stage.begin >= steps or stage.end > steps:

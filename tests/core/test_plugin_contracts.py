@@ -13,6 +13,7 @@ from pydantic import Field
 
 from gptkit.core.hooks import hookimpl
 from gptkit.core.registry import Registry
+from gptkit.kinds.callback import Callback, CallbackSpec
 from gptkit.kinds.context import BuildContext
 from gptkit.kinds.norm import NormSpec
 from gptkit.kinds.optimizer import ScheduleSpec
@@ -114,6 +115,16 @@ class Factor(ScheduleSpec):
     factor: float = Field(1.0, description="A share.")  # type: ignore[assignment]
 
 
+class Warming(CallbackSpec):
+    """A field with the name of a property of its kind."""
+
+    name: Literal["warming"] = "warming"
+    n_warmup_steps: int = Field(1, description="Steps.")  # type: ignore[assignment]
+
+    def build(self) -> Callback:
+        return Callback()
+
+
 class OfAnotherKind(ScheduleSpec):
     """A field with the name of a class variable."""
 
@@ -148,6 +159,7 @@ class WithoutWidth(NormSpec):
     [
         (Resolving, "the field 'resolved' replaces a method of Component; give it another name"),
         (Factor, "the field 'factor' replaces a method of ScheduleSpec; give it another name"),
+        (Warming, "the field 'n_warmup_steps' replaces a property of CallbackSpec; give it another name"),
         (OfAnotherKind, "the field 'examples' replaces a class variable; give it another name"),
         (OneAlias, "aliases is a str, not a tuple"),
         (WithoutWidth, "build is called as build(context, dim=…), and does not accept this: "),

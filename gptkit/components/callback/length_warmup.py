@@ -36,7 +36,7 @@ class LengthWarmupSpec(CallbackSpec):
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"initial": 2, "steps": 4, "multiple": 1})
 
     @property
-    def warmup(self) -> int:
+    def n_warmup_steps(self) -> int:
         return self.steps
 
     def build(self) -> Callback:

@@ -40,7 +40,7 @@ class WindowWarmupSpec(CallbackSpec):
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"initial": 2, "steps": 4, "stages": 2})
 
     @property
-    def warmup(self) -> int:
+    def n_warmup_steps(self) -> int:
         return self.steps
 
     def share(self, step: int) -> float:

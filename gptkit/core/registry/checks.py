@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from types import FunctionType
 from typing import Any
 
@@ -17,6 +18,7 @@ from gptkit.core.registry.plugin import Entry
 
 __all__ = ["as_components", "as_kinds", "check_component", "check_kind", "check_lazy"]
 
+_METHODS = (FunctionType, classmethod, staticmethod)
 _NAME = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
 
 
@@ -83,13 +85,15 @@ def check_component(cls: type[Component], kinds: Mapping[str, Entry]) -> None:
 
 
 def _check_fields(where: str, cls: type[Component]) -> None:
-    """Reject fields with the names of methods and class variables, which gptkit would read in their place."""
+    """Reject fields with the names of methods, properties and class variables, which gptkit would read in their place."""
     for field in cls.model_fields:
         base = next((each for each in cls.__mro__[1:] if field in vars(each)), None)
         if base is BaseModel and not field.startswith("model_"):
             continue  # former names of pydantic's methods, such as `copy`, which nothing calls
-        if base is not None and isinstance(vars(base)[field], (FunctionType, classmethod, staticmethod)):
-            raise RegistryError(f"{where}: the field {field!r} replaces a method of {base.__name__}; give it another name")
+        for what, types in (("method", _METHODS), ("property", (property, cached_property))):
+            if base is not None and isinstance(vars(base)[field], types):
+                replaced = f"a {what} of {base.__name__}"
+                raise RegistryError(f"{where}: the field {field!r} replaces {replaced}; give it another name")
         if field in Component.__class_vars__:
             raise RegistryError(f"{where}: the field {field!r} replaces a class variable; give it another name")
     for variable in ("aliases", "examples"):
