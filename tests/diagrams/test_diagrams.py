@@ -71,6 +71,19 @@ def model_spec(**parts: Any) -> ModelSpec:
     return ModelSpec.model_validate({**SMALL, **parts})
 
 
+def check_texts(root: ET.Element) -> None:
+    """No text ends beyond the drawing, or covers another one of its line."""
+    lines: dict[str, list[tuple[float, float, str]]] = {}
+    for each in root.iter("{http://www.w3.org/2000/svg}text"):
+        text, x, width = each.text or "", float(each.attrib["x"]), len(each.text or "") * float(each.attrib["font-size"]) / 2
+        start = x - width if each.get("text-anchor") == "end" else x
+        lines.setdefault(each.attrib["y"], []).append((start, start + width, text))
+    for line in lines.values():
+        line.sort()
+        for (_, end, text), (start, _, other) in zip(line, [*line[1:], (376.0, 0.0, "")], strict=True):
+            assert end <= start, f"{text!r} reaches into {other!r}"
+
+
 def check_drawing(name: str) -> None:
     content = spec_outline(open_spec(name).spec)
     drawn = svg(content, standalone=True)
@@ -83,6 +96,7 @@ def check_drawing(name: str) -> None:
         assert x + width <= 376
         assert y >= 0
         assert y + tall <= height
+    check_texts(root)
     shown = texts(drawn)
     for kind in content.types:
         assert f"× {kind.times:,}" in shown
