@@ -110,6 +110,7 @@ def test_lists_of_names_import_no_component(arguments: tuple[str, ...], tmp_path
     assert counts["built"] == 0
 
 
+@pytest.mark.slow
 def test_a_second_schema_imports_only_the_components_of_the_spec(tmp_path: Path) -> None:
     # Source files that were changed just now are not taken as the imported ones.
     settled = "import gptkit.reflect.schema_cache as cache\ncache._SETTLED = 0\n"
@@ -147,6 +148,7 @@ print('parameters', first['sizes']['parameters'])
     assert "parameters 3737856" in output
 
 
+@pytest.mark.slow
 def test_other_attributes_of_the_compiler_import_it_within_the_block(tmp_path: Path) -> None:
     code = """
 import inspect, sys, torch
@@ -211,6 +213,7 @@ def test_completion_imports_no_large_library(typed: str, completed: str, tmp_pat
     assert not set(libraries) & set(LARGE)
 
 
+@pytest.mark.slow
 def test_every_shipped_spec_is_validated_without_a_large_library(tmp_path: Path) -> None:
     code = (
         "from gptkit.presets.catalog import groups\nfrom gptkit.runs.opening import open_spec\n"

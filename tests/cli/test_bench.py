@@ -229,6 +229,7 @@ def test_modules_of_compiled_blocks_are_not_timed_one_by_one(monkeypatch: pytest
     trial.close()
 
 
+@pytest.mark.slow
 def test_command_prints_a_report_and_writes_nothing(call: Call, project: Path) -> None:
     before = sorted(project.iterdir())
     shown = call("bench", "mini.yaml", "--steps", "2", "--generate", "3", "-q").stdout

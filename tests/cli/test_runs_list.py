@@ -49,6 +49,7 @@ def test_runs_are_listed_with_losses_and_differences(call: Call, runs: Path) -> 
     assert "model.norm" in table
 
 
+@pytest.mark.slow
 def test_page_draws_the_runs_that_are_checked(call: Call, runs: Path) -> None:
     call("runs", "experiments", "-q", "-o", "runs.html")
     for width in (390, 1280):

@@ -187,6 +187,7 @@ def test_sources_restart_after_another_block() -> None:
     assert received == [None, 3, 5, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"group": 2}, {"group": 2, **SCALED, "output_conv": 2, "output_conv_scaled": True}])
 def test_training_learns_the_token_before_the_last(fields: dict[str, Any]) -> None:
     block = {"name": "attention-residuals", **fields}

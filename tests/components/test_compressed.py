@@ -130,6 +130,7 @@ def test_only_the_indexer_learns_from_its_loss() -> None:
     assert learned == {name for name, _ in attention.named_parameters() if name.startswith("indexer.")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"top_k": None, "overlap": False}, {"top_k": 2, "index_heads": 2, "d_index": 8}])
 def test_training_learns_to_repeat_a_token_beyond_the_window(fields: dict[str, Any]) -> None:
     attention = {"name": "compressed", "n_heads": 2, "d_head": 16, "d_rotary": 8, "sliding_window": 2, "block_size": 2}

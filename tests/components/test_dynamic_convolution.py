@@ -73,6 +73,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_training_learns_a_token_of_the_distance(form: str) -> None:
     attention = {"name": "grouped-query", "n_heads": 2, "n_kv_heads": 1, **FORMS[form]}

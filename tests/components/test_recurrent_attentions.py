@@ -61,6 +61,7 @@ def test_gradients_reach_every_parameter_from_the_initialization(case: Recurrent
         assert parameter.grad.any(), name
 
 
+@pytest.mark.slow
 @CASES
 def test_training_learns_to_repeat_a_distant_token(case: Recurrent) -> None:
     assert_learns(GPT({**case.spec, "n_layers": 1}, 9, seed=0), repeated(6), steps=100)

@@ -126,6 +126,7 @@ def test_indexer_learns_the_attention_of_its_layer() -> None:
     assert learned_share(make(top_k=8), ids(8)) < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [{}, {"norm": "gated", "attention": BOTH}], ids=["plain", "gated"])
 def test_training_learns_to_copy_a_chosen_token(parts: dict[str, Any]) -> None:
     """The second token is repeated at the end: of many keys, few may be attended to."""

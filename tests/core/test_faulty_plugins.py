@@ -102,6 +102,7 @@ def test_plugins_names_all_twenty(installed: dict[str, str]) -> None:
     assert "gptkit-fine" in result.stdout
 
 
+@pytest.mark.slow
 def test_other_commands_work_beside_them(installed: dict[str, str], tmp_path: Path) -> None:
     spec = tmp_path / "a.yaml"
     spec.write_text(

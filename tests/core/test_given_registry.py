@@ -112,6 +112,7 @@ def test_schema_uses_the_given_registry(registry: Registry) -> None:
     assert "layer" not in names
 
 
+@pytest.mark.slow
 def test_descriptions_and_pages_use_the_given_registry(registry: Registry) -> None:
     assert "inner: quiet" in describe(registry.entry("norm", "wrapped"), registry).full_snippet
     result = pages(registry, root=ExperimentSpec, figures=False)

@@ -113,6 +113,7 @@ def written(target: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_repeated(corpus: JsonLinesDataSpec, tmp_path: Path) -> None:
     make(corpus, tmp_path / "whole")
     draw, continued = random.Random(2), 0

@@ -94,6 +94,7 @@ def with_future() -> Registry:
     return registry_of(futures=Plugin)
 
 
+@pytest.mark.slow
 def test_a_property_that_does_not_hold_is_shown(with_future: Registry) -> None:
     outcome = measured(with_future, "multi-head", "future", ["causal", "cached"])
     assert outcome["causal"] == "passed" or outcome["causal"].startswith("failed")

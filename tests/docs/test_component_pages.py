@@ -35,6 +35,7 @@ def page_of(registry: Registry, kind: str, name: str, outcomes: Mapping[str, str
     return component_checks.filled(page, registry, lambda: {(kind, name): outcomes or {}})
 
 
+@pytest.mark.slow
 def test_uses_are_those_of_the_specs(registry: Registry) -> None:
     of_presets = relations.uses_by_presets(registry)
     opened = {preset: open_spec(preset, registry=registry).spec for preset in relations.preset_specs(registry)}

@@ -59,6 +59,7 @@ def test_the_formula_of_the_page_is_that_of_the_attention() -> None:
     names["test_attention_equals_its_formula"]()
 
 
+@pytest.mark.slow
 def test_the_plugins_of_the_page_work(monkeypatch: pytest.MonkeyPatch) -> None:
     page = (PAGES / "writing-a-component.md").read_text(encoding="utf-8")
     blocks = dict(re.findall(r'```python title="([\w/]+)\.py"\n(.*?)```', page, re.DOTALL))

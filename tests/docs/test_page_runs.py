@@ -194,6 +194,7 @@ def print_options() -> Iterator[None]:
     torch.set_printoptions(**profile)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", COMPARED)
 @pytest.mark.usefixtures("print_options")
 def test_python_of_the_page_prints_what_it_says(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

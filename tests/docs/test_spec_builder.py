@@ -177,6 +177,7 @@ def total(name: str | dict[str, Any]) -> int:
     return sum(parameter.numel() for parameter in built(name).parameters())
 
 
+@pytest.mark.slow
 def test_diagrams_equal_those_of_python(browser: Any) -> None:
     drawn = browser.evaluate(
         """() => Object.fromEntries(Object.entries(gptkitBuilderData.presets).map(([name, preset]) => {
@@ -452,6 +453,7 @@ def test_names_of_all_presets_equal_those_of_built_models(browser: Any) -> None:
             raise AssertionError(name) from error
 
 
+@pytest.mark.slow
 def test_specs_built_by_hand_are_accepted_by_check(
     browser: Any, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

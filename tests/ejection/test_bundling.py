@@ -114,6 +114,7 @@ class OddFeedForwardSpec(FeedForwardSpec):
         return OddFeedForward()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", SMALL)
 def test_small_component_of_each_kind_equals_the_built_one(cls: Any) -> None:
     checks = ["written-equals-built", "written-options-equal-built"]

@@ -32,6 +32,7 @@ def check(name: str, result: Ejected) -> None:
     assert "$" not in result.source
 
 
+@pytest.mark.slow
 def test_compositions_equal_gptkit(tmp_path: Path) -> None:
     models = {name: randomize(GPT({**BASE, **spec}, 61)) for name, spec in SPECS.items()}
     for name, result in run_ejected(tmp_path, models).items():

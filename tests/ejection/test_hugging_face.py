@@ -114,11 +114,13 @@ def models() -> dict[str, GPT]:
     return {name: randomize(GPT(spec, VOCABULARY)) for name, spec in specs.items()}
 
 
+@pytest.mark.slow
 def test_compositions_equal_gptkit_in_transformers(tmp_path: Path) -> None:
     for result in load_in_transformers(tmp_path, models()).values():
         result.check()
 
 
+@pytest.mark.slow
 def test_report_names_the_closest_family_and_the_contract(tmp_path: Path) -> None:
     made = models()
     for name, sentence in (

@@ -66,6 +66,7 @@ def model_of(changes: dict[str, Any]) -> GPT:
     return randomize(GPT(validate_data({**BASE, "norm": ODD, **changes}, ModelSpec, small_registry()), 61))
 
 
+@pytest.mark.slow
 def test_small_components_equal_gptkit_in_transformers(tmp_path: Path) -> None:
     for result in load_in_transformers(tmp_path, {name: model_of(changes) for name, changes in SPECS.items()}).values():
         result.check()

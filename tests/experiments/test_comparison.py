@@ -48,6 +48,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_every_trial_is_trained_and_evaluated(finished: Comparison) -> None:
     assert finished.finished
     assert [(trial.variant, trial.seed) for trial in finished.experiment.trials] == [
@@ -151,6 +152,7 @@ def test_values_and_seeds_are_added_to_an_experiment(project: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+@pytest.mark.slow
 def test_failing_variant_is_isolated_and_reported(project: Path, call: Call) -> None:
     rates = {"training.optimizer.learning_rate": [1e-3, 1e30]}
     result = gptkit.compare("mini.yaml", rates, seeds=1, directory="out", **QUICK)

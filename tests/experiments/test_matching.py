@@ -76,7 +76,7 @@ def check(tmp_path: Path, kind: str, one: str, other: str, quantity: Match, **mo
     return True
 
 
-@pytest.mark.parametrize("quantity", ["parameters", "flops"])
+@pytest.mark.parametrize("quantity", ["parameters", pytest.param("flops", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("kind", "one", "other"), [*pairs("feedforward"), *pairs("norm")])
 def test_feedforwards_and_norms_match(tmp_path: Path, kind: str, one: str, other: str, quantity: Match) -> None:
     # Its only width is that of the model, so that numbers between two widths have no match, and a reason.

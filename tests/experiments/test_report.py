@@ -146,6 +146,7 @@ def _fits(page: Any) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_page_in_a_browser(compared: Experiment, tmp_path: Path, width: int, dark: bool) -> None:
     page_file = write_report(compared, tmp_path)
@@ -170,6 +171,7 @@ def test_page_in_a_browser(compared: Experiment, tmp_path: Path, width: int, dar
         assert _fits(page)
 
 
+@pytest.mark.slow
 def test_page_of_a_sweep_at_two_sizes(swept: Experiment, tmp_path: Path) -> None:
     page_file = write_report(swept, tmp_path)
     with browser_page() as page:

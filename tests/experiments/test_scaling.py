@@ -102,6 +102,7 @@ def test_report_is_deterministic(result: Scaling, tmp_path: Path) -> None:
     json.dumps(scaling_data(result), allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False)])
 def test_page_in_a_browser(result: Scaling, tmp_path: Path, width: int, dark: bool) -> None:
     page_file = write_scaling_report(result, tmp_path)

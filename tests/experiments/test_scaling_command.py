@@ -77,6 +77,7 @@ def test_sizes_that_cannot_be_fitted_are_refused_before_the_training(
     assert not trained
 
 
+@pytest.mark.slow
 def test_command_in_the_report_repeats_the_experiment(call: Call, project: Path, trained: list[str]) -> None:
     first = json.loads(call("scaling", "mini.yaml", *LADDER, "-s", "model.norm=rms", "--by", "flops", "--json", "-q").stdout)
     assert first["unit"] == "FLOPs per token"

@@ -102,6 +102,7 @@ def test_equal_results_give_equal_proposals() -> None:
     assert propose(spec_of(), [*known[:-1], (known[-1][0], None)], 1)
 
 
+@pytest.mark.slow
 def test_search_finds_the_best_setting(project: Path, trained: list[str]) -> None:
     result = gptkit.search("mini.yaml", RANGES, trials=14, directory="out", jobs=2, note=lambda text: None)
     assert result.best is not None
@@ -116,6 +117,7 @@ def test_search_finds_the_best_setting(project: Path, trained: list[str]) -> Non
     assert result.comparison.report.is_file()
 
 
+@pytest.mark.slow
 def test_interrupted_search_proposes_the_same(project: Path, trained: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def run(directory: str, trials: int = 8) -> gptkit.experiments.search.Search:  # type: ignore[name-defined]
         return gptkit.search("mini.yaml", RANGES, trials=trials, directory=directory, jobs=2, note=lambda text: None)

@@ -24,13 +24,13 @@ from gptkit.nn.attention.backends import sdpa
 from tests.support.decoded_models import TOKENIZER, decoded_model
 
 
-def slow(value: Any) -> Any:
-    """Return a parameter that `make test` leaves to CI."""
-    return pytest.param(value, marks=pytest.mark.slow)
+def nightly(value: Any) -> Any:
+    """Return a parameter that CI leaves to `make nightly`."""
+    return pytest.param(value, marks=pytest.mark.nightly)
 
 
-FORMS = [ONE_TOKEN, slow(StepForm(many=True)), slow(StepForm(width=8)), StepForm(many=True, width=4)]
-"""Steps of one row or several, and of one token or several: the fast tests have neither and both."""
+FORMS = [ONE_TOKEN, nightly(StepForm(many=True)), nightly(StepForm(width=8)), StepForm(many=True, width=4)]
+"""Steps of one row or several, and of one token or several: the slow tests have neither and both."""
 PRECISIONS: dict[str, Any] = {"fp32": None, "bf16": BF16Spec(), "int8": Int8Spec(), "int4": Int4Spec()}
 Change = Callable[[list[str], list[Any]], None]
 
@@ -71,15 +71,17 @@ def step_of(
     return CompiledStep(model, form, sources, constants, run, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS, ids=str)
-@pytest.mark.parametrize("precision", ["fp32", "bf16", slow("int8"), "int4"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", nightly("int8"), "int4"])
 def test_correct_step_passes(precision: str, form: StepForm) -> None:
     step = prepared(precision, form)
     check_step(step[0], step_of(step, form), form)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["learned", "alibi", "window", "recurrent", "latent"])
-@pytest.mark.parametrize("precision", ["fp32", slow("bf16")])
+@pytest.mark.parametrize("precision", ["fp32", nightly("bf16")])
 def test_correct_step_of_other_caches_passes(precision: str, name: str) -> None:
     form = StepForm(many=True, width=8)
     step = prepare_step(model_in(precision, name), form)
@@ -125,8 +127,9 @@ def test_exchanged_layers_are_refused(first: int, precision: str, form: StepForm
         check_step(step[0], step_of(step, form, rename=pairs), form)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [ONE_TOKEN, StepForm(many=True, width=4)], ids=str)
-@pytest.mark.parametrize("precision", ["fp32", slow("bf16")])
+@pytest.mark.parametrize("precision", ["fp32", nightly("bf16")])
 def test_wrong_mask_of_one_layer_is_refused(precision: str, form: StepForm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Queries do not see the key of their own token, but a padding one."""
     correct, calls = sdpa.few_queries, list[Tensor]()

@@ -82,11 +82,12 @@ def compare_widths(model: GPT, step: Any, width: int, padding: list[int]) -> Non
     torch.testing.assert_close(*(model(ids_B1, cache=cache).logits for cache in caches), atol=2e-4, rtol=2e-4)
 
 
-def slow(value: Any) -> Any:
-    """Return a parameter that `make test` leaves to CI."""
-    return pytest.param(value, marks=pytest.mark.slow)
+def nightly(value: Any) -> Any:
+    """Return a parameter that CI leaves to `make nightly`."""
+    return pytest.param(value, marks=pytest.mark.nightly)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", marked(PRESETS, FAST, turn=2, of=3))
 def test_step_of_several_tokens_equals_the_pass_of_the_model(preset: str) -> None:
     model = small_preset(preset, each=1)
@@ -94,7 +95,8 @@ def test_step_of_several_tokens_equals_the_pass_of_the_model(preset: str) -> Non
         compare_widths(model, interpreted(model, StepForm(width=8)), 8, [0])
 
 
-@pytest.mark.parametrize("preset", ["modern", "gemma3-1b", slow("qwen3-next-80b-a3b")])
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["modern", "gemma3-1b", nightly("qwen3-next-80b-a3b")])
 def test_step_of_several_tokens_of_uneven_rows(preset: str) -> None:
     model = small_preset(preset)
     step = interpreted(model, StepForm(many=True, width=4))
@@ -106,8 +108,9 @@ def texts(results: Sequence[Generated]) -> list[list[int]]:
     return [result.ids for result in results]
 
 
-@pytest.mark.parametrize("n_rows", [1, slow(2)])
-@pytest.mark.parametrize("name", ["rotary", "dynamic", *map(slow, ("learned", "window", "recurrent", "latent"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_rows", [1, nightly(2)])
+@pytest.mark.parametrize("name", ["rotary", "dynamic", *map(nightly, ("learned", "window", "recurrent", "latent"))])
 def test_texts_are_those_of_plain_decoding(name: str, n_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     gpt, calls = decoded_model(name, 48), interpret_steps(monkeypatch)
     options: dict[str, Any] = {"max_new_tokens": 60, "stop_ids": (), "seed": 2}
@@ -128,7 +131,8 @@ def test_texts_are_those_of_plain_decoding(name: str, n_rows: int, monkeypatch: 
         assert widths == set(WIDTHS)
 
 
-@pytest.mark.parametrize("name", ["rotary", slow("recurrent")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rotary", nightly("recurrent")])
 def test_sessions_and_arrivals_with_compiled_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     gpt, calls = decoded_model(name, 48), interpret_steps(monkeypatch)
 
@@ -274,7 +278,7 @@ class LikelyDrafter(Drafter):
         return proposal[1:]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @NEEDS_COMPILER
 def test_compiled_speculation_draws_from_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chi-square of 20,000 draws."""

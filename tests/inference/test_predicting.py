@@ -165,6 +165,7 @@ class SkewedDrafter(Drafter):
         return [int(self.reader(history).argmin())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drafter", [{"name": "mtp", "k": 2, "min_probability": 0}, Skewed(name="skewed")])
 def test_distribution_is_that_of_the_model(drafter: Any) -> None:
     """Chi-square of 20,000 draws: the frequencies of each token after each other one are those of the model."""

@@ -324,6 +324,7 @@ class Fixed(nn.Module):
         return SimpleNamespace(logits=logits_BTV[:, -1:] if last_only else logits_BTV)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quality", ["good", "bad"])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_distribution_is_that_of_the_chain(quality: str, temperature: float) -> None:

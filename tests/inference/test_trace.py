@@ -140,6 +140,7 @@ class _Tags(HTMLParser):
         self.tags.append(tag)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False)])
 def test_page_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
     _, first, _ = trace_of("</script><img src=x onerror=alert(1)>\u202e\n")

@@ -157,6 +157,7 @@ def test_page_loads_nothing() -> None:
     assert not re.search(r"https?://(?!www.w3.org/2000/svg)|@import|url\(", html)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_page_in_a_browser(tmp_path: Path, width: int, dark: bool) -> None:
     view = look(HOSTILE)

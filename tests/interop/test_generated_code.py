@@ -133,6 +133,7 @@ def test_damaged_descriptions_are_refused_with_the_reason(tmp_path: Path, values
     assert not (tmp_path / "back").exists()
 
 
+@pytest.mark.slow
 def test_weights_that_transformers_saved_are_imported(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     run, *_ = made(tmp_path, "tied")

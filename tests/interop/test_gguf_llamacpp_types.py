@@ -65,6 +65,7 @@ def test_random_weights(tmp_path: Path, type: Any) -> None:
     assert sum(gap == 0 for gap in result) > 0.6 * len(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_memorized_tokens(tmp_path: Path, name: str) -> None:
     """Each quantized type, k-quants included; matrices whose rows are not whole blocks have other types in the file."""

@@ -34,6 +34,7 @@ print(now("VmHWM") - before, max(seen) - own)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say what a process holds")
 def test_conversion_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     width, hidden, n_layers = 256, 1024, 24

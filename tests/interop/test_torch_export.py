@@ -31,10 +31,10 @@ from tests.support.programs import (
     texts_and_calls,
 )
 
-PRESETS = ["gpt2", "deepseek-v3.2", "gpt-oss-20b", "qwen3-next-80b-a3b", "falcon-h1-0.5b", "llama4-scout", "xlstm-7b"]
+PRESETS = ["gpt2", "deepseek-v3.2", "gpt-oss-20b", "qwen3-next-80b-a3b"]
 AT_NIGHT = [
     *("modern", "qwen3-0.6b", "mixtral-8x7b", "gemma3-1b", "deepseek-v3", "lfm2-1.2b", "bamba-9b", "kimi-linear-48b"),
-    *("minimax-text-01", "jamba-v0.1", "rwkv-4-169m"),
+    *("minimax-text-01", "jamba-v0.1", "rwkv-4-169m", "falcon-h1-0.5b", "llama4-scout", "xlstm-7b"),
 ]
 """Presets whose parts the others have, too, or with which the tests of the other format of programs begin."""
 

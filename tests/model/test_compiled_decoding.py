@@ -50,6 +50,7 @@ def decode(model: GPT, n_tokens: int, backend: str) -> None:
     assert not counters["graph_break"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_decode_step_is_one_graph_for_all_tokens(preset: str) -> None:
     decode(small_preset(preset), N_TOKENS, "aot_eager")
@@ -66,6 +67,7 @@ def test_decode_step_compiled_by_inductor(preset: str) -> None:
     decode(small_preset(preset), N_TOKENS, "inductor")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preset", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS]
 )

@@ -38,6 +38,7 @@ def plugins() -> Iterator[None]:
         sys.path.remove(directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("attention", "position"), pairs(REGISTRY))
 def test_every_pair_has_equal_gradients(attention: dict[str, Any], position: dict[str, Any]) -> None:
     try:
@@ -274,6 +275,7 @@ def test_recomputation_saves_memory_and_does_not_change_generation() -> None:
         torch.testing.assert_close(cached, built(ids(2, 5)).logits)
 
 
+@pytest.mark.slow
 def test_recomputed_training_step_compiles_as_one_graph() -> None:
     built = model(attention={"name": "multi-head", "n_heads": 2}, position="t5-bias").float()
     expected, _ = gradients(built, "none")

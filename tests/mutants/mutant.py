@@ -26,6 +26,10 @@ class Mutant(Component):
     twin_class: ClassVar[type[Component] | None] = None
 
     @classmethod
+    def forget(cls) -> None:
+        """Discard what earlier tests of this process left in the class."""
+
+    @classmethod
     def twin(cls, spec: Component) -> Component:
         """Return the correct component with the mutant's configuration."""
         twin = cls.twin_class or next(base for base in cls.__bases__ if not issubclass(base, Mutant))

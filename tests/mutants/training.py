@@ -367,6 +367,10 @@ class OneForAll(Mutant, CSVSpec):
     caught_by = "stays-in-its-run"
     also = ("resumes",)
 
+    @classmethod
+    def forget(cls) -> None:
+        cls.trackers.clear()
+
     def build(self) -> Tracker:
         if not self.trackers:
             self.trackers.append(super().build())

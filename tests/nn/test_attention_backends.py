@@ -109,6 +109,7 @@ def test_backend_equals_eager(call: str, layer: str, backend: str) -> None:
     same(model(ids(), **CALLS[call]).logits, make(layer, "eager")(ids(), **CALLS[call]).logits, call)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
 @pytest.mark.parametrize("static", [False, True])

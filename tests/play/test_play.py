@@ -186,6 +186,7 @@ def test_port_in_use_and_missing_run(server: str, run: Path, tmp_path: Path) -> 
     assert "error" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_page_in_a_browser(server: str, width: int, dark: bool) -> None:
     with browser_page(width=width, dark=dark, expected="400 (Bad Request)") as page:

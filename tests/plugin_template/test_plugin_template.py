@@ -69,6 +69,7 @@ def test_every_kind_has_a_template() -> None:
     assert kinds() == sorted(gptkit.core.registry.default_registry().kinds())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", kinds(), indirect=True)
 def test_new_plugin_passes_its_conformance_checks(made: Path, request: pytest.FixtureRequest) -> None:
     kind = request.node.callspec.params["made"]

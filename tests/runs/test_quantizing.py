@@ -60,6 +60,7 @@ def checkpoint(run: Path) -> Path:
     return latest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", {"name": "int4", "group": 64, "head": "int4"}], ids=str)
 def test_stored_run_equals_conversion_while_loading(trained: Path, tmp_path: Path, precision: Any) -> None:
     stored = gptkit.load(written(trained, tmp_path, precision), device="cpu")

@@ -213,6 +213,7 @@ def test_stream_arrives_token_by_token(client: openai.OpenAI) -> None:
     assert all(chunk.usage is None for chunk in chunks)
 
 
+@pytest.mark.slow
 def test_concurrent_answers_are_not_mixed(client: openai.OpenAI, plain: Run) -> None:
     def one(index: int) -> tuple[str, str]:
         fields: dict[str, Any] = {"prompt": f"client {index} says", "max_tokens": 10 + 3 * index}

@@ -138,6 +138,7 @@ def closes(client: socket.socket, seconds: float = 120) -> bytes:
     return b"".join(parts)
 
 
+@pytest.mark.slow
 def test_connections_without_headers_are_closed(impatient: ServerProcess) -> None:
     with open_socket(impatient) as silent, open_socket(impatient) as slow:
         slow.sendall(b"POST /v1/completions HTTP/1.1\r\n")
@@ -155,6 +156,7 @@ def test_slow_bodies_are_refused(impatient: ServerProcess) -> None:
     assert b"did not arrive within 1 seconds" in answer
 
 
+@pytest.mark.slow
 def test_answer_has_a_deadline(impatient: ServerProcess) -> None:
     """72 choices of 500 tokens, 8 at a time, take longer than 2 seconds."""
     connection = http.client.HTTPConnection(*impatient.address, timeout=60)

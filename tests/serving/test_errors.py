@@ -269,6 +269,7 @@ def bodies(draw: st.DrawFn, path: str) -> bytes:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"])
 def test_random_requests_cause_no_internal_error(server: ServerProcess, path: str) -> None:
     connection = http.client.HTTPConnection(*server.address, timeout=60)

@@ -69,6 +69,7 @@ async def settled(engine: Any) -> None:
     await asyncio.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REQUESTS)
 def test_requests_are_freed_when_they_end(name: str, runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     expected, body, options = REQUESTS[name]

@@ -120,6 +120,7 @@ def begin_stream(server: ServerProcess, results: list[str], **fields: Any) -> th
     return thread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_shutdown_lets_answers_finish(runs: tuple[Path, Path], tmp_path: Path, number: int) -> None:
     server = ServerProcess(runs[:1], tmp_path / "log")
@@ -135,6 +136,7 @@ def test_shutdown_lets_answers_finish(runs: tuple[Path, Path], tmp_path: Path, n
     assert "Traceback" not in server.messages
 
 
+@pytest.mark.slow
 def test_shutdown_fails_answers_after_the_grace_period(runs: tuple[Path, Path], tmp_path: Path) -> None:
     server = ServerProcess(runs[:1], tmp_path / "log", "--grace", "0", "--max-batch", "1")
     results: list[str] = []
@@ -147,6 +149,7 @@ def test_shutdown_fails_answers_after_the_grace_period(runs: tuple[Path, Path], 
     assert "Traceback" not in server.messages
 
 
+@pytest.mark.slow
 def test_warning_without_a_key_on_all_addresses(runs: tuple[Path, Path], tmp_path: Path) -> None:
     server = ServerProcess(runs[:1], tmp_path / "log", "--host", "0.0.0.0")
     try:
@@ -177,6 +180,7 @@ main()
 """The command with an engine that raises while a prompt begins with an exclamation mark."""
 
 
+@pytest.mark.slow
 def test_engine_exception_is_status_500_and_the_server_continues(runs: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(FAULTY)
     server = ServerProcess(runs[:1], tmp_path / "log", program=(str(tmp_path / "program.py"),))

@@ -94,10 +94,10 @@ FAMILIES = frozenset({"deepseek-v3", "gemma3", "gpt2", "granitemoehybrid", "llam
 
 
 def is_slow(spec: Component, *, first: bool) -> bool:
-    """Whether `make test` leaves a configuration to CI: formats, most families, more examples of attentions and blocks."""
+    """Whether `make test` leaves a configuration to CI: formats, most families, and further examples of all components."""
     if spec.kind == "family":
         return spec.name not in FAMILIES
-    return spec.kind == "format" or (spec.kind in ("attention", "block") and not first)
+    return spec.kind == "format" or not first
 
 
 def configured() -> list[Any]:
@@ -122,8 +122,14 @@ def test_built_in_component_passes_its_checks(spec: Component) -> None:
         assert not [result.message for result in results if result.outcome == "skipped"], "its reference judges a family"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls.kind == "family"], ids=lambda cls: cls.component_name())
+@pytest.mark.parametrize(
+    "cls",
+    [
+        pytest.param(cls, marks=pytest.mark.slow if number % 3 == 0 else pytest.mark.nightly)
+        for number, cls in enumerate(cls for cls in CLASSES if cls.kind == "family")
+    ],
+    ids=lambda cls: cls.component_name(),
+)
 def test_each_option_of_a_family_equals_the_reference(cls: type[Component]) -> None:
     pytest.importorskip("transformers")
     check = "each-option-equals-the-reference"

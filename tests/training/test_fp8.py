@@ -136,6 +136,7 @@ def test_precision_of_a_run_cannot_change(corpus: Path, tmp_path: Path) -> None:
         gptkit.train(spec(corpus, steps=8, precision="bf16"), tmp_path / "run", resume=True, progress=False)
 
 
+@pytest.mark.slow
 def test_bench_measures_the_same_step(corpus: Path, tmp_path: Path, computed: list[tuple[int, ...]]) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(repr(spec(corpus)), encoding="utf-8")

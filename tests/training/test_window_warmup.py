@@ -86,6 +86,7 @@ def test_evaluation_and_caches_use_the_declared_window() -> None:
     assert torch.equal(widened.train()(ids).logits, built(ids).logits)
 
 
+@pytest.mark.slow
 def test_compiled_step_is_compiled_once_per_stage() -> None:
     torch.compiler.reset()
     counters.clear()
