@@ -105,7 +105,8 @@ def find_family(config: Mapping[str, Any], place: str, registry: Registry | None
     registry = registry or default_registry()
     model_type = config.get("model_type")
     ranked = sorted(families(registry).values(), key=lambda family: -family.rank)
-    known = {model_type: family for family in ranked for model_type in family.model_types}
+    # A subclass is another family: it does not read the types of its base.
+    known = {model_type: family for family in ranked for model_type in vars(type(family)).get("model_types", ())}
     known |= {family.model_type: family for family in ranked}
     claimants = [family.component_name() for family in ranked if family.model_type == model_type]
     if len(claimants) > 1:
@@ -210,7 +211,9 @@ def write_config(family: FamilySpec, model: ModelSpec, registry: Registry | None
 def _described(family: FamilySpec, config: ExternalConfig) -> dict[str, Any]:
     """Return the model that a configuration describes, as plain data."""
     try:
-        return family.model(config)
+        model = family.model(config)
+        config.confirm(family.redundant, family.synonyms)
+        return model
     except _READING_ERRORS as error:
         raise ExternalModelError(
             f"{config.place}: family {family.name!r} cannot read it: {type(error).__name__}: {error}"

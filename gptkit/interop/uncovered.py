@@ -42,4 +42,6 @@ def reason(config: Mapping[str, Any]) -> str | None:
     classes = [each for each in named if isinstance(each, str)] if isinstance(named, list) else []
     if model_type in _ENCODERS or any(task in each for each in classes for task in _OTHER_TASKS):
         return f"{classes[0] if classes else 'it'} is not a causal decoder"
+    if config.get("auto_map"):
+        return "its code is in files beside the weights (auto_map), which gptkit does not run; a plugin can add a family"
     return None

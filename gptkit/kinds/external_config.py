@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["HARMLESS", "ExternalConfig"]
 
 _WORDS = """
+    _num_labels attention_probs_dropout_prob custom_pipelines hidden_dropout_prob max_sequence_length model_max_length
+    output_past
     _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures auto_map bos_token_id
     chunk_size_feed_forward classifier_dropout dtype embd_pdrop eos_token_id finetuning_task id2label ignore_index
     initializer_range label2id model_type num_labels output_attentions output_hidden_states pad_token_id
@@ -31,6 +33,7 @@ HARMLESS = frozenset(_WORDS.split())
 _INERT: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "cross_attention_hidden_size": (None,),
+    "dual_chunk_attention_config": (None,),
     "decoder_start_token_id": (None,),
     "is_decoder": (False, True),
     "is_encoder_decoder": (False,),
@@ -40,6 +43,12 @@ _INERT: Mapping[str, tuple[Any, ...]] = {
     "tie_encoder_decoder": (False,),
 }
 """Keys of every model, with the values that do not change the computation."""
+_REASONS: Mapping[str, str] = {
+    "dual_chunk_attention_config": "gptkit has no chunks, which change nothing up to chunk_size - local_size tokens; "
+    "remove the key, and set max_position_embeddings to that number",
+    "quantization_config": "the weights are quantized, which gptkit does not read; import an unquantized copy of the model",
+}
+"""Why another value of a key is refused, where there is more to say than that it is not supported."""
 
 
 class _Required:
@@ -184,6 +193,24 @@ class ExternalConfig:
                     hint="Remove the one that does not belong to the model.",
                 )
 
+    def confirm(self, redundant: Mapping[str, tuple[Any, ...]], synonyms: Mapping[str, str]) -> None:
+        """Read keys that repeat what is known, where they are present and were not read.
+
+        Args:
+            redundant: by key, the values that describe what the model computes in any case.
+            synonyms: by key, another key that was read, with the same value.
+
+        Raises:
+            ExternalModelError: a key has another value; names it.
+        """
+        for key, allowed in redundant.items():
+            if key in self and key not in self._read:
+                self.only(key, *allowed, why="transformers does not read it in this family")
+        for key, name in synonyms.items():
+            if key in self and key not in self._read:
+                used = self.value(name, self.defaults.get(name))
+                self.only(key, used, why=f"transformers reads {name} in this family, which is {describe(used)}")
+
     def alias(self, *keys: str) -> str:
         """Return the name of a setting that is present, or else the first one; each of them counts as read.
 
@@ -219,7 +246,7 @@ class ExternalConfig:
         """
         for key, allowed in _INERT.items():
             if key in self.data and key not in self._read:
-                self.only(key, *allowed, why="gptkit does not support this")
+                self.only(key, *allowed, why=_REASONS.get(key, "gptkit does not support this"))
         unread = sorted(self._unread())
         if unread:
             raise ExternalModelError(

@@ -115,6 +115,10 @@ class FamilySpec(Component):
         prefix: the prefix of tensor names in a model with a head, missing in files of the bare decoder.
         rank: order in which families are tried when a model is exported, the lowest first; common families have a low rank.
         harmless: keys of the configuration that do not affect logits, in addition to those common to all families.
+        redundant: keys that the class of transformers does not read, by the values with which a released configuration
+            describes what the class computes anyway; other values are refused.
+        synonyms: further names of keys in released configurations, which the class does not read, by the names that it
+            reads; a value that differs from the one that was read is refused.
         prefixes: prefixes of tensor names in files of larger models, and their replacements. The language model of a
             multimodal model has its configuration in `text_config`, and its tensors under a prefix.
         renames: patterns (regular expressions) of names in released files, and their replacements, applied in order after
@@ -138,6 +142,8 @@ class FamilySpec(Component):
     prefix: ClassVar[str] = "model."
     rank: ClassVar[int] = 10
     harmless: ClassVar[frozenset[str]] = frozenset()
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    synonyms: ClassVar[Mapping[str, str]] = {}
     ignored: ClassVar[tuple[str, ...]] = ()
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 

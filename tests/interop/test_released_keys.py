@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gptkit.core.errors import ExternalModelError
-from gptkit.interop.conversion import families, read_model
+from gptkit.interop.conversion import families, find_family, read_model
 from tests.support.tiny_models import MODELS
 
 transformers = pytest.importorskip("transformers")
@@ -43,7 +43,7 @@ KEYS: dict[str, dict[str, Any]] = {
         "rope_parameters": {"hybrid": {"rope_theta": 1e4}, "hybrid_sliding": {"rope_theta": 1e4}, "rope_type": "default"}
     },
     "zamba": {"attn_layer_period": 6, "attn_layer_offset": 4, "use_mamba_kernels": True, "attention_hidden_size": 96},
-    "zamba2": {"use_shared_mlp_adapter": True, "mamba_headdim": 24, "kv_channels": 8, "hybrid_layer_ids": [1, 3, 4, 5]},
+    "zamba2": {"use_shared_mlp_adapter": True, "mamba_headdim": 24, "kv_channels": 16, "hybrid_layer_ids": [1, 3, 4, 5]},
     "bloom": {
         "attention_softmax_in_fp32": True,
         "bias_dropout_fusion": True,
@@ -56,7 +56,7 @@ KEYS: dict[str, dict[str, Any]] = {
         "skip_bias_add_qkv": False,
         "unk_token_id": 0,
     },
-    "cohere": {"hidden_dropout": 0.0, "use_qk_norm": False},
+    "cohere": {"model_max_length": 131072, "hidden_dropout": 0.0, "use_qk_norm": False},
     "cohere2": {
         "cache_implementation": "hybrid",
         "layer_switch": 4,
@@ -85,12 +85,16 @@ KEYS: dict[str, dict[str, Any]] = {
         "topk_method": "noaux_tc",
     },
     "axk2": {"layer_types": ["deepseek_sparse_attention"] * 3, "num_nextn_predict_layers": 1, "n_group": None},
-    "falcon": {"apply_residual_connection_post_layernorm": False, "hidden_dropout": 0.0},
+    "falcon": {"ff_factor": 4, "apply_residual_connection_post_layernorm": False, "hidden_dropout": 0.0},
     "gemma": {"hidden_activation": None},
-    "gemma2": {"cache_implementation": "hybrid"},
+    "gemma2": {"sliding_window_size": 6, "cache_implementation": "hybrid"},
     "gemma3_text": {"cache_implementation": "hybrid", "attn_logit_softcapping": None},
     "glm4_moe": {"num_nextn_predict_layers": 1},
     "gpt2": {
+        "_num_labels": 1,
+        "n_special": 0,
+        "output_past": True,
+        "predict_special_tokens": True,
         "n_ctx": 1024,
         "summary_activation": None,
         "summary_type": "cls_index",
@@ -106,12 +110,19 @@ KEYS: dict[str, dict[str, Any]] = {
         "scale_attention_softmax_in_fp32": True,
         "validate_runner_input": True,
     },
-    "gpt_neox": {"classifier_dropout": 0.1, "is_decoder": True},
+    "gpt_neox": {
+        "attention_probs_dropout_prob": 0,
+        "hidden_dropout_prob": 0,
+        "custom_pipelines": {"text-generation": {"impl": "x"}},
+        "classifier_dropout": 0.1,
+        "is_decoder": True,
+    },
     "gpt_oss": {"experts_per_token": 4, "initial_context_length": 4096, "router_aux_loss_coef": 0.9},
     "gptj": {"gradient_checkpointing": False, "rotary": True, "summary_use_proj": True},
     "granite": {"rope_scaling": None},
     "granitemoe": {"rope_scaling": None, "router_aux_loss_coef": 0.0},
     "llama": {
+        "max_sequence_length": 2048,
         "is_llama_config": True,
         "pretraining_tp": 1,
         "rope_interleaved": False,
@@ -148,7 +159,14 @@ KEYS: dict[str, dict[str, Any]] = {
         "norm_type": "low_precision_layernorm",
         "verbose": 0,
     },
-    "opt": {"activation_dropout": 0.0, "init_std": 0.02, "layerdrop": 0.0, "prefix": "</s>"},
+    "opt": {
+        "learned_embeddings": True,
+        "scale_embeddings": False,
+        "activation_dropout": 0.0,
+        "init_std": 0.02,
+        "layerdrop": 0.0,
+        "prefix": "</s>",
+    },
     "phi": {"embd_pdrop": 0.0, "layer_norm_eps": 1e-05, "resid_pdrop": 0.1},
     "phi3": {
         "attention_bias": False,
@@ -161,10 +179,57 @@ KEYS: dict[str, dict[str, Any]] = {
     },
     "phimoe": {"hidden_dropout": 0.0, "input_jitter_noise": 0.01},
     "qwen2": {"max_window_layers": 21, "sliding_window": 32768, "use_mrope": False, "use_sliding_window": False},
-    "qwen3_moe": {"max_window_layers": 48, "mlp_only_layers": []},
+    "qwen3_moe": {
+        "qkv_bias": False,
+        "shared_expert_intermediate_size": 0,
+        "use_qk_norm": True,
+        "max_window_layers": 48,
+        "mlp_only_layers": [],
+    },
     "qwen3_next": {"full_attention_interval": 4, "mlp_only_layers": []},
     "smollm3": {"max_window_layers": 28, "use_sliding_window": False},
-    "starcoder2": {"activation_function": "gelu", "mlp_type": "default", "norm_type": "layer_norm"},
+    "starcoder2": {
+        "attention_softmax_in_fp32": True,
+        "layer_norm_epsilon": 1e-5,
+        "scale_attention_softmax_in_fp32": True,
+        "scale_attn_weights": True,
+        "activation_function": "gelu",
+        "mlp_type": "default",
+        "norm_type": "layer_norm",
+    },
+    "dots1": {"moe_layer_freq": 1, "scoring_func": "noaux_tc", "ep_size": 1},
+    "falcon_h1": {
+        "mlp_expansion_factor": 8,
+        "time_step_floor": 0.0001,
+        "time_step_max": 0.1,
+        "time_step_min": 0.001,
+        "time_step_rank": "auto",
+    },
+    "granitemoehybrid": {"init_method": "mup", "normalization_function": "rmsnorm"},
+    "mamba2": {"time_step_init_scheme": "random", "time_step_scale": 1.0},
+    "minimax_m2": {
+        "layernorm_full_attention_alpha": 1.0,
+        "layernorm_linear_attention_beta": 1.0,
+        "layernorm_mlp_beta": 1.0,
+        "mlp_intermediate_size": 8192,
+    },
+    "nemotron": {"kv_channels": 16, "num_query_groups": 2, "rope_percent": 0.5, "rope_percentage": 0.5},
+    "nemotron_h": {"attention_head_dim": 10, "rms_norm_eps": 1e-4},
+    "qwen3_5_text": {
+        "attn_output_gate": True,
+        "mamba_ssm_dtype": "float32",
+        "mlp_only_layers": [],
+        "mtp_num_hidden_layers": 1,
+        "mtp_use_dedicated_embeddings": False,
+    },
+    "qwen3_5_moe_text": {
+        "attn_output_gate": True,
+        "mamba_ssm_dtype": "float32",
+        "mlp_only_layers": [],
+        "mtp_num_hidden_layers": 1,
+        "mtp_use_dedicated_embeddings": False,
+    },
+    "stablelm": {"norm_eps": 1e-5, "num_heads": 6, "rotary_scaling_factor": 1.0},
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "inkling_text": {"norm_after_topk": False},
@@ -216,3 +281,59 @@ def test_values_that_change_the_model_are_not_ignored(model_type: str) -> None:
 def test_keys_that_transformers_does_not_read_are_refused_with_other_values(change: dict[str, Any]) -> None:
     with pytest.raises(ExternalModelError, match=f"{next(iter(change))} is .*: transformers "):
         read("mimo_v2_flash", change)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "change", "why"),
+    [
+        ("dots1", {"scoring_func": "softmax"}, "transformers does not read it"),
+        ("falcon", {"ff_factor": 8}, "transformers does not read it"),
+        ("minimax_m2", {"layernorm_mlp_alpha": 3.5}, "transformers does not read it"),
+        ("qwen3_5_text", {"attn_output_gate": False}, "transformers does not read it"),
+        ("stablelm", {"rotary_scaling_factor": 2.0}, "transformers does not read it"),
+        ("gemma2", {"sliding_window_size": 99}, "transformers reads sliding_window in this family, which is .*6"),
+        ("nemotron", {"rope_percent": 0.25}, "transformers reads partial_rotary_factor in this family, which is .*0.5"),
+        ("nemotron_h", {"rms_norm_eps": 1e-3}, "transformers reads layer_norm_epsilon in this family"),
+        ("starcoder2", {"layer_norm_epsilon": 1e-3}, "transformers reads norm_epsilon in this family"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_other_values_of_keys_that_transformers_ignores_are_refused(
+    model_type: str, change: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(ExternalModelError, match=f"{next(iter(change))} is .*: {why}"):
+        read(model_type, change)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "quantized.*import an unquantized copy"),
+        ({"dual_chunk_attention_config": {"chunk_size": 32, "local_size": 8}}, "chunk_size - local_size tokens"),
+    ],
+    ids=["quantized", "chunked"],
+)
+def test_refused_keys_of_all_families_name_the_remedy(change: dict[str, Any], why: str) -> None:
+    with pytest.raises(ExternalModelError, match=f"{next(iter(change))} is .*{why}"):
+        read("llama", change)
+
+
+def test_yarn_has_keys_of_the_code_of_its_makers() -> None:
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+    read("llama", {"rope_parameters": None, "rope_scaling": {**yarn, "finetuned": True, "attn_factor": 1}})
+    with pytest.raises(ExternalModelError, match=r"attn_factor is .*: transformers does not read it"):
+        read("llama", {"rope_parameters": None, "rope_scaling": {**yarn, "attn_factor": 1.5}})
+
+
+def test_a_model_with_code_beside_its_weights_is_named_so() -> None:
+    config = {"model_type": "baichuan", "auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaichuanForCausalLM"}}
+    with pytest.raises(ExternalModelError, match="'baichuan'; its code is in files beside the weights"):
+        find_family(config, "config.json")
+
+
+def test_kimi_k2_is_a_deepseek_v3_and_only_that_family_reads_it() -> None:
+    assert find_family({"model_type": "kimi_k2"}, "config.json").name == "deepseek-v3"
+    assert {find_family({"model_type": each}, "config.json").name for each in ("gemma3", "mistral3")} == {
+        "gemma3",
+        "mistral",
+    }

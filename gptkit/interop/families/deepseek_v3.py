@@ -17,6 +17,7 @@ class DeepseekV3Family(LatentDecoder):
 
     name: Literal["deepseek-v3"] = "deepseek-v3"
     model_type: ClassVar[str] = "deepseek_v3"
+    model_types: ClassVar[tuple[str, ...]] = ("kimi_k2",)
     architecture: ClassVar[str] = "DeepseekV3ForCausalLM"
     groups: ClassVar[tuple[int, int]] = (8, 4)
     """`n_group` and `topk_group` where the configuration has none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
@@ -19,6 +19,11 @@ class Dots1Family(Glm4MoeFamily):
     name: Literal["dots1"] = "dots1"  # type: ignore[assignment]
     model_type: ClassVar[str] = "dots1"
     architecture: ClassVar[str] = "Dots1ForCausalLM"
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "moe_layer_freq": (1,),
+        "scoring_func": ("noaux_tc", "sigmoid"),
+        "topk_method": ("noaux_tc",),
+    }
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-6)
     fraction: ClassVar[float] = 1.0
     output_biases: ClassVar[bool] = True

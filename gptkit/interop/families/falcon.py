@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
@@ -21,6 +21,7 @@ class FalconFamily(Decoder):
     architecture: ClassVar[str] = "FalconForCausalLM"
     prefix: ClassVar[str] = "transformer."
     harmless: ClassVar[frozenset[str]] = frozenset({"apply_residual_connection_post_layernorm", "n_embed"})
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {"ff_factor": (4,)}
     tied: ClassVar[bool] = True
     eps: ClassVar[tuple[str, float]] = ("layer_norm_epsilon", 1e-5)
     activation: ClassVar[tuple[str, str]] = ("activation", "gelu")

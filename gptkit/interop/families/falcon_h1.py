@@ -23,7 +23,10 @@ class FalconH1Family(Decoder):
     model_type: ClassVar[str] = "falcon_h1"
     architecture: ClassVar[str] = "FalconH1ForCausalLM"
     harmless: ClassVar[frozenset[str]] = (
-        Decoder.harmless | INERT_MAMBA | keys("attn_layer_indices layer_types layers_block_type mamba_expand mamba_use_mlp")
+        Decoder.harmless
+        | INERT_MAMBA
+        | keys("attn_layer_indices layer_types layers_block_type mamba_expand mamba_use_mlp")
+        | keys("mlp_expansion_factor time_step_floor time_step_max time_step_min time_step_rank")
     )
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
     inner: ClassVar[str] = "feed_forward"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.gemma import GemmaFamily
@@ -20,6 +20,7 @@ class Gemma2Family(GemmaFamily):
     model_type: ClassVar[str] = "gemma2"
     architecture: ClassVar[str] = "Gemma2ForCausalLM"
     harmless: ClassVar[frozenset[str]] = frozenset({"cache_implementation", "_sliding_window_pattern"})
+    synonyms: ClassVar[Mapping[str, str]] = {"sliding_window_size": "sliding_window"}
     activation: ClassVar[tuple[str, str]] = ("hidden_activation", "gelu_pytorch_tanh")
     caps: ClassVar[tuple[float | None, float | None]] = (50.0, 30.0)
     every: ClassVar[int] = 2

@@ -27,7 +27,7 @@ class GPT2Family(FamilySpec):
     prefix: ClassVar[str] = "transformer."
     harmless: ClassVar[frozenset[str]] = keys(
         "n_ctx summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout "
-        "reorder_and_upcast_attn"
+        "reorder_and_upcast_attn n_special predict_special_tokens"
     )
     sizes: ClassVar[tuple[int, ...]] = (1024, 768, 12, 50257, 12)
     """The first sizes of `GPT2` where the configuration has none."""

@@ -27,7 +27,8 @@ class GraniteMoeHybridFamily(GraniteMoeFamily):
     model_type: ClassVar[str] = "granitemoehybrid"
     architecture: ClassVar[str] = "GraniteMoeHybridForCausalLM"
     rank: ClassVar[int] = 11
-    harmless: ClassVar[frozenset[str]] = GraniteMoeFamily.harmless | mamba2.INERT_MAMBA
+    harmless: ClassVar[frozenset[str]] = GraniteMoeFamily.harmless | mamba2.INERT_MAMBA | {"init_method"}
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {"normalization_function": ("rmsnorm",)}
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4, "mamba_d_head": "auto", "mamba_d_state": 8},
     )

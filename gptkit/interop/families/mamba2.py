@@ -29,7 +29,7 @@ class Mamba2Family(FamilySpec):
     prefixes: ClassVar[Mapping[str, str]] = {"backbone.embedding.": "backbone.embeddings."}
     harmless: ClassVar[frozenset[str]] = keys(
         "chunk_size layer_types norm_before_gate rescale_prenorm_residual residual_in_fp32 rms_norm time_step_floor "
-        "time_step_max time_step_min time_step_rank use_mambapy"
+        "time_step_init_scheme time_step_max time_step_min time_step_rank time_step_scale use_mambapy"
     )
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"num_heads": 8, "head_dim": 16, "n_groups": 2, "state_size": 6},)
 

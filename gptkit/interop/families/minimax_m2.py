@@ -22,8 +22,15 @@ class MiniMaxM2Family(Decoder):
     model_type: ClassVar[str] = "minimax_m2"
     architecture: ClassVar[str] = "MiniMaxM2ForCausalLM"
     harmless: ClassVar[frozenset[str]] = (
-        Decoder.harmless | INERT | keys("mtp_transformer_layers num_mtp_modules shared_moe_mode use_mtp")
+        Decoder.harmless
+        | INERT
+        | keys("mlp_intermediate_size mtp_transformer_layers num_mtp_modules shared_moe_mode use_mtp")
     )
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        f"layernorm_{part}_{factor}": (1.0, 1)
+        for part in ("full_attention", "linear_attention", "mlp")
+        for factor in ("alpha", "beta")
+    }
     ignored: ClassVar[tuple[str, ...]] = (*Decoder.ignored, r"model\.mtp\..*")
     base: ClassVar[float] = 5000000.0
     d_head: ClassVar[int | None] = 128

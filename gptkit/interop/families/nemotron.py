@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
@@ -16,6 +17,12 @@ class NemotronFamily(Decoder):
     name: Literal["nemotron"] = "nemotron"
     model_type: ClassVar[str] = "nemotron"
     architecture: ClassVar[str] = "NemotronForCausalLM"
+    synonyms: ClassVar[Mapping[str, str]] = {
+        "kv_channels": "head_dim",
+        "num_query_groups": "num_key_value_heads",
+        "rope_percent": "partial_rotary_factor",
+        "rope_percentage": "partial_rotary_factor",
+    }
     eps: ClassVar[tuple[str, float]] = ("norm_eps", 1e-5)
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "relu2")
     fraction: ClassVar[float] = 0.5

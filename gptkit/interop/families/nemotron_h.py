@@ -11,7 +11,7 @@ from gptkit.interop.families.parts.layers import pattern
 from gptkit.interop.families.parts.mamba.mamba2 import mamba_rules
 from gptkit.interop.families.parts.nemotron_h.feedforwards import FEED, read_dense, read_experts, write_feedforwards
 from gptkit.interop.families.parts.nemotron_h.layers import BLOCKS, HARMLESS, TINY, of_type, read_types, type_of
-from gptkit.interop.families.parts.nemotron_h.mamba import read_mamba, write_mamba
+from gptkit.interop.families.parts.nemotron_h.mamba import SYNONYMS, read_mamba, write_mamba
 from gptkit.interop.layouts import HEADS
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
@@ -29,16 +29,16 @@ class NemotronHFamily(Decoder):
     prefixes: ClassVar[Mapping[str, str]] = {"model.": "backbone."}
     ignored: ClassVar[tuple[str, ...]] = (*Decoder.ignored, r"mtp\..*")
     harmless: ClassVar[frozenset[str]] = Decoder.harmless | INERT | HARMLESS
+    synonyms: ClassVar[Mapping[str, str]] = SYNONYMS
     eps: ClassVar[tuple[str, float]] = ("layer_norm_epsilon", 1e-5)
     d_head: ClassVar[int | None] = 128
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (TINY,)
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         config.only("tie_word_embeddings", False, why="transformers does not tie them in this family")
-        types = read_types(config)
+        (attention, feed), types = BLOCKS, read_types(config)
         mamba, dense = read_mamba(config), read_dense(config)
         sparse = read_experts(config, dense, "moe" in types)
-        attention, feed = BLOCKS
         entries = {"linear_attention": {"attention": mamba, **attention}, "full_attention": attention}
         entries |= {"mlp": {"feedforward": dense, **feed}, "moe": feed}
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.parts.activations import read_activation, write_activation
@@ -21,6 +22,7 @@ class OPTFamily(FamilySpec):
     model_type: ClassVar[str] = "opt"
     architecture: ClassVar[str] = "OPTForCausalLM"
     harmless: ClassVar[frozenset[str]] = keys("activation_dropout init_std layerdrop output_projection")
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {"learned_embeddings": (True,), "scale_embeddings": (False,)}
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         d_model, length = config.integer("hidden_size", 768), config.integer("max_position_embeddings", 2048)

@@ -22,7 +22,16 @@ class Qwen35Family(Qwen3Family):
     model_type: ClassVar[str] = "qwen3_5_text"
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_5",)
     architecture: ClassVar[str] = "Qwen3_5ForCausalLM"
-    harmless: ClassVar[frozenset[str]] = Qwen3Family.harmless | {PATTERN}
+    harmless: ClassVar[frozenset[str]] = Qwen3Family.harmless | {
+        PATTERN,
+        "mtp_num_hidden_layers",
+        "mtp_use_dedicated_embeddings",
+    }
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "attn_output_gate": (True,),
+        "mamba_ssm_dtype": ("float32",),
+        "mlp_only_layers": ([],),
+    }
     prefixes: ClassVar[Mapping[str, str]] = {"model.language_model.": "model."}
     ignored: ClassVar[tuple[str, ...]] = (*Qwen3Family.ignored, r"mtp\..*", r"model\.visual\..*")
     d_head: ClassVar[int | None] = 256

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.parts.experts import INERT, dense, expert_rules, first_of, sparse, write_experts
@@ -20,6 +20,11 @@ class Qwen3MoeFamily(Qwen3Family):
     model_type: ClassVar[str] = "qwen3_moe"
     architecture: ClassVar[str] = "Qwen3MoeForCausalLM"
     harmless: ClassVar[frozenset[str]] = Qwen3Family.harmless | INERT
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "qkv_bias": (False,),
+        "shared_expert_intermediate_size": (0,),
+        "use_qk_norm": (True,),
+    }
     d_head: ClassVar[int | None] = None
     experts: ClassVar[tuple[int, int, int]] = (128, 8, 768)
     """Defaults: the number of experts, the number chosen per token, and their width."""

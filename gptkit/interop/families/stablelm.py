@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
@@ -17,6 +18,8 @@ class StableLmFamily(Decoder):
     name: Literal["stablelm"] = "stablelm"
     model_type: ClassVar[str] = "stablelm"
     architecture: ClassVar[str] = "StableLmForCausalLM"
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rotary_scaling_factor": (1.0, 1)}
+    synonyms: ClassVar[Mapping[str, str]] = {"norm_eps": "layer_norm_eps", "num_heads": "num_attention_heads"}
     eps: ClassVar[tuple[str, float]] = ("layer_norm_eps", 1e-5)
     attention_biases: ClassVar[bool] = False
     fraction: ClassVar[float] = 0.25

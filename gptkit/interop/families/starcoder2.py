@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
+from gptkit.interop.families.parts.keys import keys
 from gptkit.kinds.external_config import ExternalConfig
 from gptkit.kinds.family import Rule
 
@@ -17,7 +19,11 @@ class Starcoder2Family(Decoder):
     name: Literal["starcoder2"] = "starcoder2"
     model_type: ClassVar[str] = "starcoder2"
     architecture: ClassVar[str] = "Starcoder2ForCausalLM"
-    harmless: ClassVar[frozenset[str]] = Decoder.harmless | {"activation_function", "mlp_type", "norm_type"}
+    harmless: ClassVar[frozenset[str]] = Decoder.harmless | keys(
+        "activation_function attention_softmax_in_fp32 mlp_type norm_type scale_attention_softmax_in_fp32"
+    )
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {"scale_attn_weights": (True,)}
+    synonyms: ClassVar[Mapping[str, str]] = {"layer_norm_epsilon": "norm_epsilon"}
     tied: ClassVar[bool] = True
     eps: ClassVar[tuple[str, float]] = ("norm_epsilon", 1e-5)
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu_pytorch_tanh")

@@ -28,7 +28,8 @@ def write_sharpening(scaling: dict[str, Any], attention: Any, position: Any) -> 
     """
     # One number of the configuration determines both: the scale of scores, and the amplitude of sine and cosine.
     plain = (attention.d_nope + attention.d_rotary) ** -0.5
-    sharpening, factor = math.sqrt(attention.scale / plain), position.scaling.factor
+    # A scaling of other frequencies may have no factor, and sharpens nothing.
+    sharpening, factor = math.sqrt(attention.scale / plain), position.scaling.factor or 1.0
     weight = (sharpening - 1) / (0.1 * math.log(factor)) if factor > 1 else 0.0
     if abs(weight) <= 1e-9:
         return scaling

@@ -9,7 +9,7 @@ from gptkit.interop.families.parts.activations import read_activation, write_act
 from gptkit.interop.families.parts.nemotron_h.layers import of_type
 from gptkit.kinds.external_config import ExternalConfig
 
-__all__ = ["read_mamba", "write_mamba"]
+__all__ = ["SYNONYMS", "read_mamba", "write_mamba"]
 
 SIZES = {
     "n_heads": ("mamba_num_heads", 128),
@@ -20,6 +20,8 @@ SIZES = {
 }
 FLAGS = {"conv_bias": ("use_conv_bias", True), "bias": ("use_bias", False)}
 STEP, ACTIVATION = ("time_step_min", 0.001), ("mamba_hidden_act", "silu")
+SYNONYMS = {"attention_head_dim": "head_dim", "rms_norm_eps": "layer_norm_epsilon"}
+"""Names in released configurations that transformers does not read, by those that it reads."""
 
 
 def read_mamba(config: ExternalConfig) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def read_yarn(section: ExternalConfig, config: ExternalConfig, *, beside: bool =
     """Return the fields of the scaling `yarn`; arguments as for `original_length`."""
     trained = original_length(section, config, beside=beside)
     factor = section.number("factor") if "factor" in section else section.number("factor", config.integer(LENGTH) / trained)
+    section.value("finetuned")  # makers' code reads it for scalings that depend on the length alone
+    section.only("attn_factor", 1, 1.0, why="transformers does not read it, and multiplies by attention_factor")
     sharpening = section.maybe("attention_factor")
     scales = [section.maybe(key) for key in ("mscale", "mscale_all_dim")]
     if sharpening is None:
