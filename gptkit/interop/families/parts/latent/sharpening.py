@@ -14,7 +14,8 @@ def read_sharpening(section: ExternalConfig) -> float:
     """Return the factor of queries and of keys, from a mapping of rope parameters."""
     if section.text("type" if "type" in section and "rope_type" not in section else "rope_type", "default") == "default":
         return 1.0
-    factor, weight = section.number("factor", 1.0), section.number("mscale_all_dim", 0.0)
+    # A missing factor has no default here: LongRoPE has another one than 1.
+    factor, weight = section.maybe("factor") or 1.0, section.number("mscale_all_dim", 0.0)
     return 0.1 * weight * math.log(factor) + 1 if weight and factor > 1 else 1.0
 
 
