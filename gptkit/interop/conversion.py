@@ -123,6 +123,10 @@ def find_family(config: Mapping[str, Any], place: str, registry: Registry | None
         )
     if model_type not in known:
         why = reason(config)
+        inner = config.get(_NESTED)
+        language = inner.get("model_type") if isinstance(inner, Mapping) else None
+        if why is None and isinstance(language, str) and language in known:
+            why = f"its language model is of the type {language!r}, which is read from a directory of its own"
         what = why or did_you_mean(model_type, sorted(known), label="available")
         clashes = "; ".join(registry.clashes("family").values())
         raise ExternalModelError(

@@ -230,6 +230,13 @@ KEYS: dict[str, dict[str, Any]] = {
         "mtp_use_dedicated_embeddings": False,
     },
     "stablelm": {"norm_eps": 1e-5, "num_heads": 6, "rotary_scaling_factor": 1.0},
+    "hunyuan_v1_moe": {
+        "moe_topk": [2, 2, 2],
+        "n_group": False,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": False,
+        "topk_group": False,
+    },
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "inkling_text": {"norm_after_topk": False},
@@ -286,6 +293,7 @@ def test_keys_that_transformers_does_not_read_are_refused_with_other_values(chan
 @pytest.mark.parametrize(
     ("model_type", "change", "why"),
     [
+        ("hunyuan_v1_moe", {"norm_topk_prob": False}, "transformers does not read it"),
         ("dots1", {"scoring_func": "softmax"}, "transformers does not read it"),
         ("falcon", {"ff_factor": 8}, "transformers does not read it"),
         ("minimax_m2", {"layernorm_mlp_alpha": 3.5}, "transformers does not read it"),
@@ -328,6 +336,14 @@ def test_yarn_has_keys_of_the_code_of_its_makers() -> None:
 def test_a_model_with_code_beside_its_weights_is_named_so() -> None:
     config = {"model_type": "baichuan", "auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaichuanForCausalLM"}}
     with pytest.raises(ExternalModelError, match="'baichuan'; its code is in files beside the weights"):
+        find_family(config, "config.json")
+
+
+def test_a_multimodal_model_of_another_type_is_named_with_its_language_model() -> None:
+    config = {"model_type": "voxtral", "text_config": {"model_type": "llama"}, "audio_config": {}}
+    with pytest.raises(
+        ExternalModelError, match="'voxtral'; its language model is of the type 'llama', which is read from a"
+    ):
         find_family(config, "config.json")
 
 

@@ -26,6 +26,12 @@ class HunyuanMoeFamily(HunyuanFamily):
         | keys("capacity_factor moe_drop_tokens moe_layer_num_skipped moe_random_routing_dropped_token")
         | keys("group_limited_greedy")
     )
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "n_group": (False, 1),
+        "norm_topk_prob": (True,),
+        "routed_scaling_factor": (False, 1.0, 1),
+        "topk_group": (False, 1),
+    }
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"num_experts": 4, "moe_topk": 2, "moe_intermediate_size": 96},)
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
