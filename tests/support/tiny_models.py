@@ -822,6 +822,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama4-no-experts": (
+        "Llama4Text",
+        {**LLAMA, **LLAMA4, "moe_layers": [], "num_local_experts": 0, "num_experts_per_tok": 0},
+    ),
     "longcat_flash-yarn": (
         "LongcatFlash",
         {**LONGCAT, "zero_expert_num": 0, "attention_bias": True, "rope_parameters": {**SHARP, **ROPE}},

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.decoder import Decoder
-from gptkit.interop.families.parts.experts import INERT, dense, expert_rules, first_of, sparse, write_experts
+from gptkit.interop.families.parts.experts import INERT, expert_rules
 from gptkit.interop.families.parts.layers import nth, read_each, read_types
+from gptkit.interop.families.parts.llama4 import read_experts, read_plain, write_feedforwards
 from gptkit.interop.families.parts.temperature import read_temperature, write_temperature
 from gptkit.interop.layouts import TRANSPOSED, Stack
 from gptkit.kinds.external_config import ExternalConfig
@@ -39,9 +40,7 @@ class Llama4Family(Decoder):
         return {**super().read_attention(config), "qk_norm": norm, "qk_norm_order": "after"}
 
     def read_feedforward(self, config: ExternalConfig) -> dict[str, Any]:
-        expert, k = super().read_feedforward(config), config.integer("num_experts_per_tok", 1)
-        router, n_experts = {"name": "sigmoid", "k": k, "renormalize": False}, config.integer("num_local_experts", 16)
-        return sparse(n_experts, router, expert, shared=expert, weights_on="input")
+        return read_experts(config, super().read_feedforward(config))
 
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         turned = [int(not each) for each in nth(config, "no_rope_layer_interval", 4, n_layers)]
@@ -50,7 +49,7 @@ class Llama4Family(Decoder):
         types = read_types(config, n_layers, [kinds[0] if each else kinds[1] for each in turned], kinds)
         usual = [index for index, each in enumerate(nth(config, "interleave_moe_layer_step", 1, n_layers)) if each]
         experts, chunk = config.items("moe_layers", usual), config.nullable("attention_chunk_size", 8192)
-        plain = dense(super().read_feedforward(config), config.integer("intermediate_size_mlp", 16384))
+        plain = read_plain(config, super().read_feedforward(config))
         alone = read_temperature(config)
         layers: list[dict[str, Any]] = []
         for index, (rotary, kind) in enumerate(zip(turned, types, strict=True)):
@@ -60,9 +59,7 @@ class Llama4Family(Decoder):
         return layers
 
     def write_feedforward(self, layers: Sequence[Any]) -> dict[str, Any]:
-        result = {"moe_layers": [i for i, layer in enumerate(layers) if layer.feedforward.name == "experts"]}
-        result |= {"intermediate_size_mlp": plain.d_hidden} if (plain := first_of(layers, "gated")) else {}
-        return {**write_experts(layers, "num_local_experts", "intermediate_size"), **result}
+        return write_feedforwards(layers)
 
     def config(self, model: Any) -> dict[str, Any]:
         layers = model.layer_specs()  # the class needs a size of chunks even where no layer has any
