@@ -214,7 +214,13 @@ KEYS: dict[str, dict[str, Any]] = {
         "mlp_intermediate_size": 8192,
     },
     "nemotron": {"kv_channels": 16, "num_query_groups": 2, "rope_percent": 0.5, "rope_percentage": 0.5},
-    "nemotron_h": {"attention_head_dim": 10, "rms_norm_eps": 1e-4},
+    "nemotron_h": {
+        "attention_head_dim": 10,
+        "norm_eps": 1e-4,
+        "partial_rotary_factor": 1.0,
+        "rms_norm_eps": 1e-4,
+        "rope_theta": 10000,
+    },
     "qwen3_5_text": {
         "attn_output_gate": True,
         "mamba_ssm_dtype": "float32",
@@ -223,6 +229,8 @@ KEYS: dict[str, dict[str, Any]] = {
         "mtp_use_dedicated_embeddings": False,
     },
     "qwen3_5_moe_text": {
+        "norm_topk_prob": True,
+        "partial_rotary_factor": 0.25,
         "attn_output_gate": True,
         "mamba_ssm_dtype": "float32",
         "mlp_only_layers": [],
@@ -237,6 +245,8 @@ KEYS: dict[str, dict[str, Any]] = {
         "routed_scaling_factor": False,
         "topk_group": False,
     },
+    "bamba": {"attn_rotary_emb": 4, "num_logits_to_keep": 1},
+    "glm4_moe_lite": {"moe_layer_freq": 1, "topk_method": "noaux_tc"},
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "inkling_text": {"norm_after_topk": False},
@@ -294,6 +304,7 @@ def test_keys_that_transformers_does_not_read_are_refused_with_other_values(chan
     ("model_type", "change", "why"),
     [
         ("hunyuan_v1_moe", {"norm_topk_prob": False}, "transformers does not read it"),
+        ("bamba", {"attn_rotary_emb": 8}, "transformers reads partial_rotary_factor, which rotates"),
         ("dots1", {"scoring_func": "softmax"}, "transformers does not read it"),
         ("falcon", {"ff_factor": 8}, "transformers does not read it"),
         ("minimax_m2", {"layernorm_mlp_alpha": 3.5}, "transformers does not read it"),

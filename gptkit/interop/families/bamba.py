@@ -30,6 +30,13 @@ class BambaFamily(Decoder):
         {"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": "auto", "mamba_d_state": 8, "mamba_n_groups": 2},
     )
 
+    def read_position(self, config: ExternalConfig) -> dict[str, Any]:
+        position = super().read_position(config)
+        if "attn_rotary_emb" in config:
+            rotated = round(position.get("fraction", 1.0) * self.read_attention(config)["d_head"])
+            config.only("attn_rotary_emb", rotated, why=f"transformers reads partial_rotary_factor, which rotates {rotated}")
+        return position
+
     def read_layers(self, config: ExternalConfig, n_layers: int) -> Sequence[dict[str, Any]]:
         full = config.items("attn_layer_indices", [])
         mamba = read_mamba(config, self.eps, self.activation)

@@ -21,6 +21,7 @@ class Qwen35MoeFamily(Qwen35Family):
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_5_moe",)
     architecture: ClassVar[str] = "Qwen3_5MoeForCausalLM"
     harmless: ClassVar[frozenset[str]] = Qwen35Family.harmless | INERT | {"intermediate_size"}
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {**Qwen35Family.redundant, "norm_topk_prob": (True,)}
     width: ClassVar[str] = "moe_intermediate_size"
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2},

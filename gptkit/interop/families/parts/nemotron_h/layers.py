@@ -13,11 +13,13 @@ __all__ = ["BLOCKS", "HARMLESS", "TINY", "of_type", "read_types", "type_of"]
 HARMLESS = keys(
     """
     attention_bias chunk_size expand mamba_proj_bias mamba_ssm_cache_dtype moe_shared_expert_overlap
-    mtp_hybrid_override_pattern mtp_layers_block_type num_logits_to_keep num_nextn_predict_layers rescale_prenorm_residual
-    residual_in_fp32 sliding_window time_step_floor time_step_limit time_step_max time_step_rank use_mamba_kernels
+    mtp_hybrid_override_pattern mtp_layers_block_type num_logits_to_keep num_nextn_predict_layers
+    partial_rotary_factor rescale_prenorm_residual residual_in_fp32 rope_theta sliding_window time_step_floor
+    time_step_limit time_step_max time_step_rank use_mamba_kernels
     """
 )
-"""Keys of training, of prediction modules, and those that transformers does not read: limits of steps but for the lowest."""
+"""Keys of training, of prediction modules, and those that transformers does not read: of positions, which the layers with
+attention do not have, and limits of steps but for the lowest."""
 BLOCKS = tuple[dict[str, Any], ...](
     {"block": {"name": "single-branch", "branch": each}} for each in ("attention", "feedforward")
 )

@@ -20,7 +20,7 @@ SIZES = {
 }
 FLAGS = {"conv_bias": ("use_conv_bias", True), "bias": ("use_bias", False)}
 STEP, ACTIVATION = ("time_step_min", 0.001), ("mamba_hidden_act", "silu")
-SYNONYMS = {"attention_head_dim": "head_dim", "rms_norm_eps": "layer_norm_epsilon"}
+SYNONYMS = {"attention_head_dim": "head_dim", **dict.fromkeys(("norm_eps", "rms_norm_eps"), "layer_norm_epsilon")}
 """Names in released configurations that transformers does not read, by those that it reads."""
 
 
