@@ -428,3 +428,21 @@ def test_compressed_file_without_a_byte_is_reported(tmp_path: Path, suffix: str)
     (tmp_path / f"b.txt{suffix}").touch()
     with pytest.raises(DataError, match=f"b.txt{suffix}: the .* file stops before its end"):
         plan_split(TextDataSpec(path=(".",)), tmp_path)
+
+
+@pytest.mark.parametrize("separator", [None, "<>"])
+def test_white_space_before_a_text_is_kept_however_long_it_is(tmp_path: Path, separator: str | None) -> None:
+    (tmp_path / "x.txt").write_text(" \n" * 2_000 + "text" + (separator or ""), encoding="utf-8")
+
+    documents = list(read_documents(tmp_path / "x.txt", "x.txt", separator, piece=1_000))
+
+    assert "".join(document.text for document in documents) == " \n" * 2_000 + "text"
+    assert [document.ends for document in documents] == [False] * (len(documents) - 1) + [True]
+
+
+def test_long_documents_of_white_space_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text(" " * 5_000 + "<>" + " " * 5_000 + "<>text", encoding="utf-8")
+
+    documents = list(read_documents(tmp_path / "x.txt", "x.txt", "<>", piece=1_000))
+
+    assert [(document.text, document.source) for document in documents] == [("text", "x.txt, document 3")]

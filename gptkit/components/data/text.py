@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shlex
+import zlib
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -87,13 +88,21 @@ def read_documents(
     if separator is not None:
         separator = separator.replace("\r\n", "\n").replace("\r", "\n")  # as the line ends of the text
     number, continued = 0, False
+    blank: list[bytes] = []  # the first pieces of a document, compressed, while all of them are white space
     for text, ends in _split(_decode(path), separator, piece):
+        named = source if separator is None else f"{source}, document {number + 1}"
         if separator is not None:
-            text = text if continued else text.lstrip("\n")
+            text = text if continued or blank else text.lstrip("\n")
             text = text.rstrip("\n") if ends else text
         if continued or text.strip():
-            yield Document(text, source if separator is None else f"{source}, document {number + 1}", ends)
+            yield from (Document(zlib.decompress(space).decode(), named, ends=False) for space in blank)
+            blank.clear()
+            yield Document(text, named, ends)
             continued = not ends
+        elif ends:
+            blank.clear()
+        elif text:
+            blank.append(zlib.compress(text.encode()))
         number += ends
     return number
 
