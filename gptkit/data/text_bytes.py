@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gptkit.core.errors import DataError
 from gptkit.data.files import TokenFile
 from gptkit.data.index import Counts
 from gptkit.data.windows import Windows
@@ -51,13 +52,23 @@ def bytes_of_text(file: TokenFile, tokenizer: Tokenizer, limit: int | None = Non
         file: the tokens.
         tokenizer: their tokenizer.
         limit: maximum number of tokens, from the first; all by default.
+
+    Raises:
+        DataError: a token is not an id of the tokenizer: its file is damaged.
     """
     special = set(tokenizer.special_tokens.values())
     sizes_V = np.array(
         [NO_TEXT if token in special else len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)],
         dtype=np.int32,
     )
-    bytes_N: NDArray[np.int32] = sizes_V[file.tokens[:limit]]
+    tokens_N = file.tokens[:limit]
+    if len(tokens_N) and int(tokens_N.max()) >= len(sizes_V):
+        where = "" if file.directory is None else f"{file.directory}: "
+        raise DataError(
+            f"{where}the tokens are damaged: {int(tokens_N.max())} is not an id of the tokenizer's {len(sizes_V)}",
+            hint="Prepare the corpus again; `gptkit data check` names the damaged files.",
+        )
+    bytes_N: NDArray[np.int32] = sizes_V[tokens_N]
     if tokenizer.leading:
         for start in file.starts[: np.searchsorted(file.starts, len(bytes_N))].tolist():
             first = next((at for at in (start, start + 1) if at < len(bytes_N) and bytes_N[at] != NO_TEXT), None)

@@ -129,6 +129,16 @@ def test_space_added_by_a_vocabulary_is_not_counted(tmp_path: Path) -> None:
     assert int((bytes_N < 0).sum()) == 2 * len(texts)
 
 
+def test_damaged_tokens_outside_the_vocabulary_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a text of some words\n" * 50)
+    data = {"name": "text", "path": str(tmp_path / "a.txt"), "validation": 0.3}
+    run = gptkit.train(spec(data), tmp_path / "run", progress=False)
+    damaged = tmp_path / "run/data/validation-00000.bin"
+    damaged.write_bytes(b"\xff" * damaged.stat().st_size)
+    with pytest.raises(DataError, match="the tokens are damaged: 65535 is not an id of the tokenizer's 257"):
+        bytes_of_text(run.prepared().validation, run.tokenizer)
+
+
 def test_conversations_have_the_same_numbers_in_both_ways(tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     words = BpeSpec(vocab_size=300, pattern="gpt2", special_tokens=("<|turn|>", "<|done|>")).fit(iter(["what is it"]))
