@@ -123,3 +123,9 @@ def test_path_from_the_current_directory_is_named_from_the_spec(tmp_path: Path, 
 )
 def test_prompts_and_conversations_are_named(tmp_path: Path, line: dict[str, Any], hint: str) -> None:
     assert _hint(tmp_path, json.dumps(line) + "\n").startswith(hint)
+
+
+def test_first_line_that_nests_too_deeply_has_the_remedy_of_a_wrong_line(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"text": "a", "tree": ' + "[" * 100_000)
+    with pytest.raises(DataError, match=r"x\.jsonl:1: .*nests too deeply\n  Correct the line"):
+        list(JsonLinesDataSpec(path="x.jsonl").documents(tmp_path))

@@ -93,7 +93,7 @@ def _begins_with_object(line: bytes) -> bool:
     text = line.decode(errors="replace").lstrip()
     try:
         _, end = json.JSONDecoder().raw_decode(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return text[end:].lstrip().startswith("{")
 
