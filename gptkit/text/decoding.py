@@ -7,10 +7,10 @@ import io
 from collections.abc import Iterable, Iterator
 
 from gptkit.core.errors import DataError
+from gptkit.text.encodings import conversion, encoding_remedy, wide_encoding
 
-__all__ = ["decode_utf8"]
+__all__ = ["decode_utf8", "require_text"]
 
-_UTF16 = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 _BINARY = {
     b"%PDF-": "a PDF document",
     b"PK\3\4": "a ZIP archive, as .docx, .xlsx and .epub files are",
@@ -39,16 +39,15 @@ _CONTROLS = bytes(set(range(1, 32)) - set(b"\b\t\n\v\f\r\x1b"))
 _FEW = 100
 """A text has at most one other control character in so many bytes."""
 _TAR = slice(257, 262)
-_PROBED = 64
 
 
-def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterator[str]:
+def decode_utf8(pieces: Iterable[bytes], source: str, command: str = "iconv {options} -t UTF-8") -> Iterator[str]:
     """Decode pieces of one text.
 
     Args:
         pieces: the bytes, split at any offset.
         source: the name of the file or stream, for messages.
-        hint: the remedy for an encoding other than UTF-8, with ``{encoding}`` for its likely name.
+        command: the command that converts it, with ``{options}`` for those of iconv that name its encoding.
 
     Yields:
         The text of each piece, without a byte order mark, every line end as a line feed.
@@ -56,13 +55,13 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
     Raises:
         DataError: the bytes are not UTF-8 text; names the line and the byte.
     """
-    hint = hint or "Convert it (from {encoding}?) with iconv -f {encoding} -t UTF-8."
     decoder = codecs.getincrementaldecoder("utf-8")()
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     read = lines = 0
+    before = ""
     for piece in pieces:
         if read == 0:
-            _require_text(piece, source, hint)
+            require_text(piece, source, command)
         if b"\0" in piece:
             first = piece.index(0)
             line = lines + piece.count(b"\n", 0, first) + 1
@@ -77,16 +76,19 @@ def decode_utf8(pieces: Iterable[bytes], source: str, hint: str = "") -> Iterato
             text = decoder.decode(piece)
         except UnicodeDecodeError as error:
             line = lines + error.object.count(b"\n", 0, error.start)
-            raise _not_utf8(source, read - pending + error.start, line, hint, error.object[error.start :]) from None
+            at = f"{source}:{line + 1}: byte {read - pending + error.start}"
+            raise DataError(f"{at} is not UTF-8", hint=encoding_remedy(error, command, before)) from None
         if read == 0:
             text = text.removeprefix("\ufeff")
         read += len(piece)
         lines += piece.count(b"\n")
+        before = text or before
         yield newlines.decode(text)
     try:
         yield newlines.decode(decoder.decode(b"", final=True), final=True)
     except UnicodeDecodeError as error:
-        raise _not_utf8(source, read - len(error.object), lines, hint, error.object[error.start :]) from None
+        at = f"{source}:{lines + 1}: byte {read - len(error.object)}"
+        raise DataError(f"{at} is not UTF-8", hint=encoding_remedy(error, command, before)) from None
 
 
 def _is_binary(piece: bytes) -> bool:
@@ -101,30 +103,23 @@ def _is_binary(piece: bytes) -> bool:
     return False
 
 
-def _require_text(head: bytes, source: str, hint: str) -> None:
-    """Raise if a file begins like a known binary format or like UTF-16."""
+def require_text(head: bytes, source: str, command: str) -> None:
+    """Raise if a file begins like a known binary format, UTF-16 or UTF-32.
+
+    Args:
+        head: the beginning of the file.
+        source, command: as for `decode_utf8`.
+
+    Raises:
+        DataError: it does; the hint says what to do.
+    """
     what = next((what for magic, what in _BINARY.items() if head.startswith(magic)), None)
     if head[_TAR] == b"ustar":
         what = "a tar archive"
     if what is not None:
-        raise DataError(
-            f"{source}: not a text, but {what}",
-            hint=_EXTRACT,
-        )
-    encoding = next((name for mark, name in _UTF16.items() if head.startswith(mark)), None)
-    # Without a byte order mark every other byte of a text in Latin script is zero.
-    even, odd = head[0:_PROBED:2], head[1:_PROBED:2]
-    if encoding is None and len(odd) > 1 and 0 in (*even, *odd):
-        encoding = "UTF-16LE" if not any(odd) and all(even) else "UTF-16BE" if not any(even) and all(odd) else None
+        _, renamed, suffix = what.rpartition("name it ")
+        hint = f"Rename it to {source}{suffix}" if renamed else _EXTRACT
+        raise DataError(f"{source}: not a text, but {what}", hint=hint)
+    encoding = wide_encoding(head)
     if encoding is not None:
-        raise DataError(f"{source}: this is UTF-16, not UTF-8", hint=hint.format(encoding=encoding))
-
-
-def _not_utf8(source: str, offset: int, lines: int, hint: str, near: bytes) -> DataError:
-    return DataError(f"{source}:{lines + 1}: byte {offset} is not UTF-8", hint=hint.format(encoding=_likely_encoding(near)))
-
-
-def _likely_encoding(text: bytes) -> str:
-    """Return the likely name of an encoding with one byte for each character."""
-    # ISO-8859-1 has control characters where Windows has quotation marks, dashes and the euro.
-    return "CP1252" if any(0x80 <= byte < 0xA0 for byte in text) else "ISO-8859-1"
+        raise DataError(f"{source}: this is {encoding[:6]}, not UTF-8", hint=conversion(encoding, command))

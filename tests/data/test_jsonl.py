@@ -63,6 +63,21 @@ def test_bad_line_is_reported_and_can_be_skipped(tmp_path: Path, line: str | byt
     assert [document.text for document in data.documents(tmp_path)] == ["first", "last"]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "\xe4"}', r"x\.jsonl:1: byte 10 of the line is not UTF-8\n  If only few .*iconv -f ISO-8859-1 -t UTF-8"),
+        ('{"text": "a"}\n'.encode("utf-16"), r"x\.jsonl: this is UTF-16, not UTF-8\n  Convert it"),
+        (gzip.compress(b'{"text": "a"}'), r"x\.jsonl: not a text, but compressed with gzip.*\n  Rename .*x\.jsonl\.gz"),
+    ],
+    ids=["latin", "utf-16", "gzip"],
+)
+def test_a_file_that_is_not_json_lines_is_reported_with_its_remedy(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        list(JsonLinesDataSpec(path="x.jsonl").documents(tmp_path))
+
+
 def test_number_of_skipped_lines_is_reported_once_per_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Otherwise a corpus most of whose lines have another field would be lost without a word."""
     write(tmp_path / "x.jsonl", '{"text": "first"}', '{"content": "a"}', '{"content": "b"}')

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -342,6 +343,14 @@ def fingerprint_files(files: Sequence[Path], *facts: object) -> str:
         # Errors while reading an open file do not name the file, unlike errors while opening it.
         raise DataError(f"{error.filename or path}: {error.strerror}") from None
     return digest.hexdigest()
+
+
+def conversion_command(path: Path) -> str:
+    """Return the command that converts a file to UTF-8, with ``{options}`` for those of iconv that name its encoding."""
+    source, target = (
+        shlex.quote(str(file)).replace("{", "{{").replace("}", "}}") for file in (path, path.with_name(f"utf8-{path.name}"))
+    )
+    return f"iconv {{options}} -t UTF-8 {source} > {target}"
 
 
 def chunks(file: BinaryIO, size: int = 1 << 20) -> Iterator[bytes]:

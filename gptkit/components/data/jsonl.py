@@ -18,6 +18,7 @@ from gptkit.components.data._files import (
     Paths,
     Patterns,
     caution_ignored,
+    conversion_command,
     find_files,
     fingerprint_files,
     open_file,
@@ -27,6 +28,8 @@ from gptkit.components.data._records import REMEDY, array_remedy, remedy
 from gptkit.core.errors import DataError
 from gptkit.core.spec import fail
 from gptkit.kinds.data import DataSpec, Document
+from gptkit.text.decoding import require_text
+from gptkit.text.encodings import encoding_remedy
 
 _log = logging.getLogger("gptkit")
 
@@ -117,8 +120,13 @@ class JsonLinesDataSpec(DataSpec):
                             first = first or f"{source}:{number}: {error}"
                             skipped += 1
                             continue
+                        if number == 1:
+                            require_text(line, str(path), conversion_command(path))
                         first_one = objects == (0 if value is None else 1)
                         hint = remedy(path, line, value, self._own_fields()) if first_one else REMEDY
+                        if isinstance(error.__cause__, UnicodeDecodeError):
+                            hint = encoding_remedy(error.__cause__, conversion_command(path))
+                            hint = f"If only few lines are like this, set `skip_bad_lines: true` to skip them. {hint}"
                         raise DataError(f"{path}:{number}: {error}", hint=hint) from None
                     if text.strip():
                         masked = ((0, len(prompt)),) if prompt and self.mask_prompt else ()
@@ -155,7 +163,7 @@ def _object(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} of the line is not UTF-8") from None
+        raise ValueError(f"byte {error.start} of the line is not UTF-8") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:

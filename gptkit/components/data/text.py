@@ -6,7 +6,6 @@ import functools
 import json
 import logging
 import re
-import shlex
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from gptkit.components.data._files import (
     Patterns,
     caution_ignored,
     chunks,
+    conversion_command,
     find_files,
     fingerprint_files,
     open_file,
@@ -149,12 +149,4 @@ def _border(text: str, limit: int) -> int:
 
 def _decode(path: Path) -> Iterator[str]:
     with open_file(path) as file:
-        yield from decode_utf8(chunks(file), str(path), _convert(path))
-
-
-def _convert(path: Path) -> str:
-    source, target = (
-        shlex.quote(str(file)).replace("{", "{{").replace("}", "}}") for file in (path, path.with_name(f"utf8-{path.name}"))
-    )
-    command = f"iconv -f {{encoding}} -t UTF-8 {source} > {target}"
-    return f"Convert it (from {{encoding}}?), and read the new file in its place: {command}"
+        yield from decode_utf8(chunks(file), str(path), conversion_command(path))
