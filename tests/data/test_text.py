@@ -140,6 +140,11 @@ def test_invalid_utf8_is_reported_with_its_location(tmp_path: Path, content: byt
         texts(TextDataSpec(path="x.txt"), tmp_path)
 
 
+def test_a_path_that_no_file_system_has_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="File name too long"):
+        texts(TextDataSpec(path="x" * 300), tmp_path)
+
+
 def test_locations_and_characters_span_chunks(tmp_path: Path) -> None:
     chunk = 1 << 20
     good = b"a" * (chunk - 2) + "\n€".encode()  # the euro sign's three bytes cross the boundary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import hashlib
@@ -122,6 +123,13 @@ def _expand(written: str, patterns: Sequence[str], base: Path, others: list[Path
     ):  # depending on Python's version, this pattern matches files or directories only; a directory covers both
         relative = relative.parent
     path = base / relative
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EACCES):
+            raise DataError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        pass  # a zero byte: found nowhere
     if path.is_file():
         return [path]
     if path.is_dir():
