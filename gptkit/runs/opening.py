@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from gptkit.core.errors import GptkitError, Problem, SpecError
 from gptkit.core.registry import Registry, default_registry
 from gptkit.files import read, validate, validate_data
@@ -17,6 +15,7 @@ from gptkit.files.nodes import Node, Place, lift, merge_roots
 from gptkit.files.overrides import apply_override, apply_overrides
 from gptkit.files.tracing import trace
 from gptkit.presets.catalog import shipped
+from gptkit.runs.plain import plain
 from gptkit.runs.spec import ExperimentSpec
 
 __all__ = ["Opened", "SpecLike", "open_spec"]
@@ -62,7 +61,7 @@ def open_spec(
     """
     # A value inside of another one follows it, in whichever order the mapping has them.
     outer_first = sorted((changes or {}).items(), key=lambda item: item[0].count("."))
-    further = [f"{path}={json.dumps(value, default=_plain)}" for path, value in outer_first]
+    further = [f"{path}={json.dumps(plain(value, tuple(path.split('.'))))}" for path, value in outer_first]
     texts = [*overrides, *further]
     known = registry or default_registry()
 
@@ -88,7 +87,11 @@ def open_spec(
         return Opened(validate(source, ExperimentSpec, registry), base)
     if isinstance(spec, ExperimentSpec) and not texts:
         return Opened(spec, Path.cwd())
-    root = lift(_plain(spec) if isinstance(spec, ExperimentSpec) else json.loads(json.dumps(spec, default=_plain)))
+    data = json.loads(json.dumps(plain(spec)))
+    if not isinstance(data, dict):
+        what = f"a spec is a mapping of keys such as 'model' and 'training', not of the type {type(spec).__name__!r}"
+        raise SpecError([Problem((), f"{what}; pass a dict, the path of a spec file, or the name of a preset")])
+    root = lift(data)
     root = completed(root, Path.cwd())
     return Opened(validate_data(root.plain(), ExperimentSpec, registry), Path.cwd())
 
@@ -123,13 +126,3 @@ def _with_source(root: Node, base: Path, registry: Registry | None) -> Node:
     place = Place(path.value)
     taken = {key: lift(sections[key], place) for key in inherited if key in sections and (key == "model" or key not in own)}
     return merge_roots(root.below(taken), root.below(own)) if taken else root
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"a spec cannot contain a {type(value).__name__}")
