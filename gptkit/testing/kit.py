@@ -37,6 +37,7 @@ from gptkit.testing import (
     states,
     tokenizer,
     tokens,
+    tracker,
     training,
     vectors,
     while_training,
@@ -91,7 +92,7 @@ _KINDS: Mapping[str, tuple[Checks, ...]] = {
     "optimizer": (training.optimizer_checks,),
     "schedule": (training.schedule_checks,),
     "callback": (callback.checks,),
-    "tracker": (training.tracker_checks,),
+    "tracker": (tracker.tracker_checks,),
     "family": (family.checks, family_reference.checks),
     "format": (formats.checks,),
 }
