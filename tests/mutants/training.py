@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from gptkit.components.optimizer.ademamix import AdEMAMixSpec
 from gptkit.components.optimizer.groups import decay_groups, trainable
 from gptkit.components.optimizer.sgd import SGDSpec
 from gptkit.components.optimizer.soap import SOAPSpec
@@ -59,6 +60,22 @@ class ForgetsTheBasis(Mutant, SOAPSpec):
                 for index, entry in state["state"].items()
             }
             return {**state, "state": kept}
+
+        optimizer = super().build(model)
+        optimizer.register_state_dict_post_hook(without)
+        return optimizer
+
+
+class ForgetsTheSteps(Mutant, AdEMAMixSpec):
+    """Omit the numbers of updates, on which the warmups depend, from the state dict."""
+
+    name: Literal["forgets-the-steps"] = "forgets-the-steps"
+    caught_by = "state-resumes"
+    beta3_warmup_steps: int = Field(20, description="Number of steps of the warmup.")
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        def without(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+            return {**state, "state": {index: {**entry, "step": 0} for index, entry in state["state"].items()}}
 
         optimizer = super().build(model)
         optimizer.register_state_dict_post_hook(without)

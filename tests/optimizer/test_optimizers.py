@@ -9,10 +9,20 @@ import pytest
 import torch
 from torch import nn
 
+from gptkit.components.optimizer.adafactor import AdafactorSpec
 from gptkit.components.optimizer.adamw import AdamWSpec
+from gptkit.components.optimizer.ademamix import AdEMAMixSpec
+from gptkit.components.optimizer.adopt import ADOPTSpec
+from gptkit.components.optimizer.lion import LionSpec
 from gptkit.components.optimizer.muon import MuonSpec
 from gptkit.components.optimizer.sgd import SGDSpec
+from gptkit.components.optimizer.soap import SOAPSpec
 from gptkit.model.gpt import GPT
+
+SPECS = [
+    *(AdamWSpec(), SGDSpec(), MuonSpec(), SOAPSpec(), LionSpec(), AdafactorSpec(), AdafactorSpec(beta1=0.9)),
+    *(AdEMAMixSpec(alpha_warmup_steps=4, beta3_warmup_steps=5), ADOPTSpec()),
+]
 
 
 class Net(nn.Module):
@@ -128,7 +138,7 @@ def test_muon_equals_torch_for_hidden_matrices_and_adamw_otherwise(net: Net, sca
     assert distance(net, other) < 1e-6
 
 
-@pytest.mark.parametrize("spec", [AdamWSpec(), SGDSpec(), MuonSpec()], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_every_parameter_is_in_exactly_one_group(net: Net, spec: Any) -> None:
     net.norm.bias.requires_grad_(False)
     optimizer = spec.build(net)
@@ -136,7 +146,7 @@ def test_every_parameter_is_in_exactly_one_group(net: Net, spec: Any) -> None:
     assert sorted(held) == sorted(id(p) for p in net.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize("spec", [AdamWSpec(), SGDSpec(), MuonSpec()], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_state_resumes_bit_identically(net: Net, spec: Any) -> None:
     optimizer = spec.build(net)
     take_steps(net, optimizer, 3)
@@ -166,3 +176,26 @@ def test_muon_optimizes_the_hidden_matrices_of_a_gpt() -> None:
     by_muon = {names[id(p)] for group in optimizer.param_groups if "ns_steps" in group for p in group["params"]}
     assert by_muon == {name for name, p in model.named_parameters() if name.startswith("blocks.") and p.ndim == 2}
     assert len(by_muon) == 4
+
+
+@pytest.mark.parametrize("spec", [LionSpec(), AdEMAMixSpec(), ADOPTSpec()], ids=lambda spec: spec.name)
+def test_parameters_updated_in_parts_are_those_updated_at_once(net: Net, spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = copy.deepcopy(net)
+    take_steps(net, spec.build(net), 3)
+    monkeypatch.setattr("gptkit.components.optimizer.modules.elementwise._MOST", 100)
+    take_steps(other, spec.build(other), 3)
+    assert distance(net, other) == 0
+
+
+@pytest.mark.parametrize("spec", [LionSpec(), AdEMAMixSpec(), ADOPTSpec()], ids=lambda spec: spec.name)
+def test_a_parameter_that_lacks_some_gradients_counts_its_own_updates(net: Net, spec: Any) -> None:
+    alone = copy.deepcopy(net)
+    optimizer, other = spec.build(net), spec.build(alone)
+    for step in range(6):
+        gradient = torch.randn(8, 16, generator=torch.Generator().manual_seed(step))
+        for parameter in net.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        net.down.weight.grad = alone.down.weight.grad = None if step % 3 == 1 else gradient
+        optimizer.step()
+        other.step()
+    assert torch.equal(net.down.weight, alone.down.weight)

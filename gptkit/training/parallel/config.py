@@ -17,7 +17,7 @@ class ParallelSpec(Spec):
         (DistributedDataParallel); `shard` splits parameters, gradients and optimizer state (FSDP2); both together
         replicate groups of shards. `tensor` divides the heads of attentions and the hidden features of feed-forwards over
         neighboring processes, which compute the same part of a batch; what declares no division is replicated. Needs an
-        elementwise optimizer (adamw, sgd). Auxiliary losses (load balancing of experts) are computed per process, as they
+        elementwise optimizer (adamw, lion). Auxiliary losses (load balancing of experts) are computed per process, as they
         are per part under gradient accumulation.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gptkit.core.errors import TrainingError
+from gptkit.components.optimizer.modules.whole import require_whole
 
 __all__ = ["SOAP"]
 
@@ -47,11 +47,7 @@ class SOAP(torch.optim.Optimizer):
         self.eps = eps
         self.every = every
         self.max_dimension = max_dimension
-        if any(hasattr(parameter, "full_tensor") for group in self.param_groups for parameter in group["params"]):
-            raise TrainingError(
-                "training.optimizer: soap does not support parameters that are sharded over processes",
-                hint="Set training.parallel.shard to 1, or choose the optimizer adamw.",
-            )
+        require_whole("soap", self)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
