@@ -64,6 +64,10 @@ class OptimizerSpec(Component):
     """Whether the update of each number depends on its own gradients only; needed by tensor parallelism, which divides
     matrices."""
 
+    averages: ClassVar[bool] = False
+    """Whether a run is evaluated, sampled, loaded and exported with other weights than the trained ones. The built optimizer
+    then has the method `evaluation_weights`, which returns them as a dict from each of its parameters to a tensor."""
+
     learning_rate: float = Field(1e-3, gt=0, description="The peak learning rate.")
     groups: tuple[ParameterGroupSpec, ...] = Field(
         (),

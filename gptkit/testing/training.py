@@ -228,6 +228,40 @@ def state_resumes(subject: Subject) -> None:
             expect(alike, f"resumed from its state dict, {name} is another after {step + 1} steps")
 
 
+@optimizer_checks.add(
+    "evaluates-averages", "Weights to evaluate with are those of all parameters, and the same in a resumed training."
+)
+def evaluates_averages(subject: Subject) -> None:
+    net = _Net()
+    optimizer: Any = subject.spec.build(net)
+    has_method, declared = hasattr(optimizer, "evaluation_weights"), getattr(subject.spec, "averages", False)
+    expect(has_method == declared, "`averages` is not whether the built optimizer has a method `evaluation_weights`")
+    if not declared:
+        skip("it is evaluated with the trained weights")
+    for n_steps in (0, 3):
+        for _ in range(n_steps):
+            net.step(optimizer)
+        trained = [parameter.detach().clone() for parameter in net.parameters()]
+        other = copy.deepcopy(net)
+        fresh: Any = subject.spec.build(other)
+        fresh.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        weights, resumed = optimizer.evaluation_weights(), fresh.evaluation_weights()
+        for (name, parameter), same in zip(net.named_parameters(), other.parameters(), strict=True):
+            if not parameter.requires_grad:
+                continue
+            expect(parameter in weights, f"after {n_steps} steps it returns no weights to evaluate {name} with")
+            shapes = tuple(weights[parameter].shape), tuple(parameter.shape)
+            expect(
+                shapes[0] == shapes[1], f"the weights to evaluate with have the shape {shapes[0]}, and {name} {shapes[1]}"
+            )
+            alike = same in resumed and torch.equal(weights[parameter], resumed[same])
+            expect(alike, f"resumed after {n_steps} steps, {name} is evaluated with other weights")
+        changed = [
+            name for (name, one), two in zip(net.named_parameters(), trained, strict=True) if not torch.equal(one, two)
+        ]
+        expect(not changed, f"`evaluation_weights` changes the trained {', '.join(changed)}")
+
+
 def _not_storable(value: Any) -> str:
     if isinstance(value, dict):
         return next(filter(None, map(_not_storable, [*value.values()])), "")

@@ -184,6 +184,9 @@ class TrainingSpec(Spec):
         for index, callback in enumerate(self.callbacks):
             if by_stages and callback.name == "window-warmup":
                 yield Problem(("callbacks", index), "attention windows are set by training.stages; remove one of the two")
+            if self.optimizer.averages and callback.name == "ema":
+                message = f"the optimizer {self.optimizer.name} provides the weights to evaluate with; remove one of the two"
+                yield Problem(("callbacks", index), message)
         for place, part in self.components():
             for problem in resolution.problems(part, None):
                 yield problem.below(*place)

@@ -26,12 +26,12 @@ from gptkit.training.config import TrainingSpec
 from gptkit.training.evaluation import Batch, evaluate, with_weights
 from gptkit.training.failures import explained, not_finite, warn_of_no_targets
 from gptkit.training.groups import build_optimizer
+from gptkit.training.internal import internal_callbacks
 from gptkit.training.parallel.processes import Processes
 from gptkit.training.precision import pick_device, pick_precision
 from gptkit.training.prefetch import Prefetched, TrainingBatches
 from gptkit.training.saving import Saver
 from gptkit.training.seeds import derive
-from gptkit.training.stages import Stages
 from gptkit.training.state import TrainingState
 from gptkit.training.step import TrainingStep
 from gptkit.training.stop import StopRequest
@@ -113,9 +113,9 @@ class Trainer:
         )
         self._train, self._validation, self._text_bytes = train, validation, text_bytes
         self._parts = dict(parts or {})
-        stages = [Stages(spec)] if spec.stages else []
         self._checkpoints = checkpoints
-        self._callbacks = Callbacks([*stages, *(callback.build() for callback in spec.callbacks), *callbacks])
+        given = (callback.build() for callback in spec.callbacks)
+        self._callbacks = Callbacks([*internal_callbacks(spec), *given, *callbacks])
         self._write = write
         self._describe = dict(describe or {})
         self.state = TrainingState(model, self.optimizer)

@@ -13,12 +13,14 @@ from torch import nn
 
 from gptkit.components.optimizer.ademamix import AdEMAMixSpec
 from gptkit.components.optimizer.groups import decay_groups, trainable
+from gptkit.components.optimizer.modules.schedule_free import ScheduleFreeAdamW
+from gptkit.components.optimizer.schedule_free import ScheduleFreeSpec
 from gptkit.components.optimizer.sgd import SGDSpec
 from gptkit.components.optimizer.soap import SOAPSpec
 from gptkit.components.schedule.cosine import CosineSpec
 from gptkit.components.tracker.csv import CSVSpec, CSVTracker
 from gptkit.kinds.tracker import Tracker, TrainingStart
-from tests.mutants.mutant import Mutant
+from tests.mutants.mutant import Mutant, become
 
 
 class MatricesOnly(Mutant, SGDSpec):
@@ -80,6 +82,20 @@ class ForgetsTheSteps(Mutant, AdEMAMixSpec):
         optimizer = super().build(model)
         optimizer.register_state_dict_post_hook(without)
         return optimizer
+
+
+class EvaluatesTheTrained(Mutant, ScheduleFreeSpec):
+    """Return weights to evaluate with for matrices only."""
+
+    class Optimizer(ScheduleFreeAdamW):
+        def evaluation_weights(self) -> dict[torch.Tensor, torch.Tensor]:
+            return {parameter: x for parameter, x in super().evaluation_weights().items() if parameter.ndim > 1}
+
+    name: Literal["evaluates-the-trained"] = "evaluates-the-trained"
+    caught_by = "evaluates-averages"
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        return become(super().build(model), self.Optimizer)
 
 
 def groups(spec: SGDSpec, model: nn.Module) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from gptkit.components.optimizer.adafactor import AdafactorSpec
 from gptkit.components.optimizer.ademamix import AdEMAMixSpec
 from gptkit.components.optimizer.adopt import ADOPTSpec
 from gptkit.components.optimizer.lion import LionSpec
+from gptkit.components.optimizer.schedule_free import ScheduleFreeSpec
 from gptkit.kinds.optimizer import OptimizerSpec
 
 STEPS, RATE, DECAY = 9, 0.05, 0.3
@@ -151,6 +152,31 @@ def test_adopt_equals_its_formula(cautious: bool, exponent: float | None) -> Non
 
     spec = ADOPTSpec.model_validate(fields(cautious, betas=(0.8, 0.9), eps=0.1, clip_exponent=exponent))
     assert_close(trained(spec)[0], each_number(update, states=2))
+
+
+@pytest.mark.parametrize("cautious", [False, True])
+def test_schedule_free_equals_its_formula(cautious: bool) -> None:
+    beta1, beta2, eps = 0.7, 0.9, 1e-3
+
+    def update(step: int, y: float, gradient: float, state: list[float]) -> float:
+        """Return y, or x after the last step; the state is v, z, x, and the initial weight."""
+        if step == 0:
+            state[1] = state[2] = state[3]
+        assert y == pytest.approx((1 - beta1) * state[1] + beta1 * state[2])
+        state[0] = beta2 * state[0] + (1 - beta2) * gradient**2
+        change = gradient / (math.sqrt(state[0] / (1 - beta2 ** (step + 1))) + eps)
+        state[1] -= RATES[step] * change + decayed(step, y, change, cautious)
+        share = RATES[step] ** 2 / sum(rate**2 for rate in RATES[: step + 1])
+        state[2] = (1 - share) * state[2] + share * state[1]
+        y = (1 - beta1) * state[1] + beta1 * state[2]
+        return state[2] if averaged and step == STEPS - 1 else y
+
+    spec = ScheduleFreeSpec.model_validate(fields(cautious, betas=(beta1, beta2), eps=eps))
+    weights, optimizer = trained(spec)
+    averaged = False
+    assert_close(weights, each_number(update, states=3))
+    averaged = True
+    assert_close([x.numpy() for x in optimizer.evaluation_weights().values()], each_number(update, states=3))
 
 
 def rms(values: Any) -> float:

@@ -15,13 +15,14 @@ from gptkit.components.optimizer.ademamix import AdEMAMixSpec
 from gptkit.components.optimizer.adopt import ADOPTSpec
 from gptkit.components.optimizer.lion import LionSpec
 from gptkit.components.optimizer.muon import MuonSpec
+from gptkit.components.optimizer.schedule_free import ScheduleFreeSpec
 from gptkit.components.optimizer.sgd import SGDSpec
 from gptkit.components.optimizer.soap import SOAPSpec
 from gptkit.model.gpt import GPT
 
 SPECS = [
     *(AdamWSpec(), SGDSpec(), MuonSpec(), SOAPSpec(), LionSpec(), AdafactorSpec(), AdafactorSpec(beta1=0.9)),
-    *(AdEMAMixSpec(alpha_warmup_steps=4, beta3_warmup_steps=5), ADOPTSpec()),
+    *(AdEMAMixSpec(alpha_warmup_steps=4, beta3_warmup_steps=5), ADOPTSpec(), ScheduleFreeSpec()),
 ]
 
 
@@ -178,7 +179,7 @@ def test_muon_optimizes_the_hidden_matrices_of_a_gpt() -> None:
     assert len(by_muon) == 4
 
 
-@pytest.mark.parametrize("spec", [LionSpec(), AdEMAMixSpec(), ADOPTSpec()], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [LionSpec(), AdEMAMixSpec(), ADOPTSpec(), ScheduleFreeSpec()], ids=lambda spec: spec.name)
 def test_parameters_updated_in_parts_are_those_updated_at_once(net: Net, spec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     other = copy.deepcopy(net)
     take_steps(net, spec.build(net), 3)
@@ -187,7 +188,7 @@ def test_parameters_updated_in_parts_are_those_updated_at_once(net: Net, spec: A
     assert distance(net, other) == 0
 
 
-@pytest.mark.parametrize("spec", [LionSpec(), AdEMAMixSpec(), ADOPTSpec()], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [LionSpec(), AdEMAMixSpec(), ADOPTSpec(), ScheduleFreeSpec()], ids=lambda spec: spec.name)
 def test_a_parameter_that_lacks_some_gradients_counts_its_own_updates(net: Net, spec: Any) -> None:
     alone = copy.deepcopy(net)
     optimizer, other = spec.build(net), spec.build(alone)

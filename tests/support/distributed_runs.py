@@ -43,10 +43,12 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "t5-bias": ({"position": "t5-bias"}, {"parallel": {"shard": 2}}),
     "ema": ({}, {"parallel": {"shard": 2}, "callbacks": [{"name": "ema", "decay": 0.8}]}),
+    "schedule-free": ({"head": {"name": "linear", "tied": True}}, {"parallel": {"shard": 2}, "optimizer": "schedule-free"}),
     "ademamix": (
         {},
         {"parallel": {"shard": 2}, "optimizer": {"name": "ademamix", "beta3_warmup_steps": 6}, "grad_accumulation": 2},
     ),
+    "divided-schedule-free": ({}, {**TENSOR, "optimizer": "schedule-free"}),
     "divided-adopt": ({}, {**TENSOR, "optimizer": {"name": "adopt", "eps": 1e-3, "cautious": True}}),
     "accumulated": ({"position": "learned"}, {"parallel": {"shard": 2}, "grad_accumulation": 2}),
     "resumed": ({}, {"parallel": {"shard": 2}, "callbacks": [{"name": "ema", "decay": 0.8}]}),

@@ -38,6 +38,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"name": "adafactor", "beta1": 0.9, "factored": False, "groups": [{"match": "blocks.0", "rate": 0.5}]},
     {"name": "ademamix", "alpha_warmup_steps": 3, "beta3_warmup_steps": 3},
     {"name": "adopt", "groups": [{"match": "embedding", "weight_decay": 0.5}]},
+    {"name": "schedule-free"},
     {"name": "muon", "groups": [{"match": "blocks.0", "rate": 0.5}, {"match": "embedding", "weight_decay": 0.1}]},
     {"name": "soap", "groups": [{"match": "*", "hidden": False, "rate": 2.0}]},
 ]
