@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from gptkit.core.errors import SpecError
+from gptkit.core.registry import default_registry
+from gptkit.core.registry.other_names import _NAMES, own_name
 from gptkit.runs.opening import open_spec
 
 MODEL = {"model": {"context_length": 16, "d_model": 16, "n_layers": 1}}
@@ -33,6 +35,8 @@ def message(override: str) -> str:
         ("max_iters=10", "'training.steps'"),
         ("model.batch=4", "'training.batch_size'"),
         ("optimizer=adamw", "'training.optimizer'"),
+        ("training.optim=adafactor", "'optimizer'"),
+        ("training.lr_scheduler_type=cosine", "'schedule'"),
         ("training.warmup=4", "'training.schedule.warmup_steps'"),
         ("model.layers=[{n_heads: 4}]", "'model.layers.0.attention.n_heads'"),
         ("training.optimizer.warmup_steps=4", "'training.schedule.warmup_steps'"),
@@ -79,3 +83,32 @@ def test_key_of_a_file_is_located(tmp_path: Path) -> None:
         open_spec(file)
     [problem] = caught.value.problems
     assert (problem.line, problem.column) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("training.schedule=cosine_with_restarts", "cosine-restarts"),
+        ("training.schedule=inverse_sqrt", "inverse-sqrt"),
+        ("training.schedule=CosineAnnealingLR", "cosine"),
+        ("training.schedule=constant_with_warmup", "constant"),
+        ("training.schedule=warmup_stable_decay", "wsd"),
+        ("training.optimizer=adamw_torch_fused", "adamw"),
+        ("training.optimizer=lion_8bit", "lion"),
+        ("training.optimizer=schedule-free-adamw", "schedule-free"),
+        ("training.optimizer=paged-ademamix-8bit", "ademamix"),
+        ("training.optimizer=adafacter", "adafactor"),
+    ],
+)
+def test_component_is_suggested_for_the_name_of_another_program(override: str, meant: str) -> None:
+    assert f"; did you mean {meant!r}? (registered: " in message(override)
+
+
+def test_every_other_name_is_that_of_a_registered_component() -> None:
+    registry = default_registry()
+    for kind, names in _NAMES.items():
+        assert not names.keys() - set(registry.names(kind))
+        others = [other for each in names.values() for other in each]
+        assert len(others) == len(set(others))
+        assert not set(others) & set(registry.names(kind))
+        assert all(own_name(kind, other, registry.names(kind)) is not None for other in others)

@@ -11,6 +11,7 @@ from typing import Any
 from gptkit.core.component import Component, set_default_resolver
 from gptkit.core.errors import CollisionError, RegistryError, UnknownComponentError
 from gptkit.core.registry.loader import Contents, Loader
+from gptkit.core.registry.other_names import own_name
 from gptkit.core.registry.plugin import (
     DISABLE,
     Entry,
@@ -166,7 +167,10 @@ class Registry:
             raise UnknownComponentError(f"unknown kind {shortened(kind)!r}; {did_you_mean(kind, list(kinds))}")
 
     def _unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
-        message = f"unknown {kind} {shortened(name)!r}; {did_you_mean(name, sorted(known))}"
+        names = sorted(known)
+        meant = own_name(kind, name, names)
+        remedy = f"did you mean {meant!r}? (registered: {', '.join(names)})" if meant else did_you_mean(name, names)
+        message = f"unknown {kind} {shortened(name)!r}; {remedy}"
         broken = [plugin for plugin in self._contents.plugins if plugin.status == "broken"]
         disabled = [plugin for plugin in self._contents.plugins if plugin.status == "disabled"]
         if broken:
