@@ -56,6 +56,9 @@ class OptimizerSpec(Component):
     `gptkit.nn.parameters.parameter_options(model, self.groups)` returns the options of each parameter, from the spec's
     groups and the declarations of modules: whether weight decay applies, whether it is a hidden matrix, a factor of its
     learning rate. `gptkit.components.optimizer.groups` makes a torch optimizer's parameter groups of them.
+
+    If a run is to be evaluated with other weights than the trained ones, the spec sets `averages`, and the built optimizer
+    has the method `evaluation_weights`.
     """
 
     kind: ClassVar[str] = "optimizer"
