@@ -19,8 +19,8 @@ def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.Optimi
     """Return the optimizer of a model's trainable parameters.
 
     Raises:
-        TrainingError: a group of the spec has no parameters, the optimizer ignores the groups, or it lacks a
-            parameter.
+        TrainingError: a group of the spec has no parameters, the optimizer ignores the groups, it lacks a parameter, or it
+            lacks the weights to evaluate with that its spec declares.
     """
     labels = {name: options.label for name, options in parameter_options(model, spec.groups).items()}
     optimizer = spec.build(model)
@@ -34,6 +34,12 @@ def build_optimizer(spec: OptimizerSpec, model: nn.Module) -> torch.optim.Optimi
                 "gptkit.components.optimizer.groups.",
             )
     _require_all(spec, model, optimizer)
+    if spec.averages and not hasattr(optimizer, "evaluation_weights"):
+        raise TrainingError(
+            f"optimizer {spec.name!r} declares `averages`, but what it builds has no method `evaluation_weights`",
+            hint="Define the method, which returns a dict from each parameter to the tensor to evaluate with, or remove "
+            "`averages`.",
+        )
     return optimizer
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gptkit.core.errors import TrainingError
 from gptkit.kinds.callback import Callback, Training
 from gptkit.training.config import TrainingSpec
 from gptkit.training.stages import Stages
@@ -32,4 +33,15 @@ class OptimizerAverages(Callback):
         self._names = {parameter: name for name, parameter in training.model.named_parameters()}
 
     def evaluation_weights(self) -> Mapping[str, Tensor]:
-        return {self._names[parameter]: weight for parameter, weight in self._optimizer.evaluation_weights().items()}
+        """Return the optimizer's weights by the names of their parameters.
+
+        Raises:
+            TrainingError: a key is not a parameter of the model.
+        """
+        weights = self._optimizer.evaluation_weights()
+        if any(parameter not in self._names for parameter in weights):
+            raise TrainingError(
+                f"evaluation_weights of {type(self._optimizer).__name__} returned weights by other keys than parameters",
+                hint="Return a dict from the parameters of the model, which are tensors, to the tensors to evaluate with.",
+            )
+        return {self._names[parameter]: weight for parameter, weight in weights.items()}

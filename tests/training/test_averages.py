@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,8 +12,12 @@ from torch import Tensor
 
 import gptkit
 from gptkit.checkpoint.store import load_weights
+from gptkit.components.optimizer.schedule_free import ScheduleFreeSpec
+from gptkit.components.optimizer.sgd import SGDSpec
 from gptkit.core.errors import SpecError, TrainingError
 from gptkit.kinds.callback import Callback, Training
+from gptkit.training.groups import build_optimizer
+from gptkit.training.internal import OptimizerAverages
 from tests.support.bigram import MakeTrainer, batch, make_model
 
 OPTIMIZER: dict[str, Any] = {"name": "schedule-free", "learning_rate": 0.05, "betas": (0.7, 0.95)}
@@ -137,3 +141,22 @@ def test_another_callback_with_weights_is_rejected(make_trainer: MakeTrainer) ->
         TrainingError, match="several callbacks provide the weights to evaluate with: OptimizerAverages, Froz"
     ):
         make_trainer(callbacks=[Frozen()], **FIELDS).run()
+
+
+def test_optimizer_without_the_declared_method_is_rejected() -> None:
+    class Declares(SGDSpec):
+        averages: ClassVar[bool] = True
+
+    with pytest.raises(TrainingError, match="declares `averages`, but what it builds has no method `evaluation_weights`"):
+        build_optimizer(Declares(), make_model())
+
+
+def test_weights_of_other_keys_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    optimizer = build_optimizer(ScheduleFreeSpec(), model)
+    averages = OptimizerAverages()
+    averages.setup(Training(model, optimizer, steps=1, seed=0))
+    assert averages.evaluation_weights().keys() == dict(model.named_parameters()).keys()
+    monkeypatch.setattr(optimizer, "evaluation_weights", lambda: {"mix.weight": model.mix.weight})
+    with pytest.raises(TrainingError, match="evaluation_weights of ScheduleFreeAdamW returned weights by other keys"):
+        averages.evaluation_weights()
