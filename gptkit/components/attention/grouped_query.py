@@ -85,7 +85,7 @@ class HeadedSpec(AttentionSpec):
     )
     clip_qkv: float | None = Field(None, gt=0, description="Clamp queries, keys and values to ± this after projection.")
     clip_order: Literal["before", "after"] = Field(
-        "before", description="Clamp before the norm of queries and keys, or after it."
+        "before", description="Clamp before the norms of queries, keys and values, or after them."
     )
     output_gate: bool = Field(False, description="Multiply each head's output by a sigmoid gate computed from the input.")
     gate_bias: bool = Field(
@@ -246,7 +246,8 @@ class GroupedQuerySpec(HeadedSpec):
         Cross-layer attention (CLA, https://arxiv.org/abs/2405.12981): with `reuse_kv`, a layer computes queries only, and
         has no cache. Sharing by pairs is `layers: [{}, {attention: {reuse_kv: true}}]`; in Gemma 3n and 4 the last layers
         all read the last layer before them of their kind.
-        With `kv_conv`, k_t and v_t are k_t + Σ_i w_i ⊙ k_{t−i} of the projected ones, likewise v, before clipping and norms.
+        With `kv_conv`, k_t and v_t are k_t + Σ_i w_i ⊙ k_{t−i} of the projected ones, likewise v, before clipping and norms;
+        also with `tie_kv`, where k and v differ by their convolutions.
         With `relative_width` R and `relative_extent` L, score[h, t, s] += r_{t,h} · table[:, t − s] where t − s < L, with
         r = W_r x and table (R, L). `position: query-temperature` scales queries and r alike (Inkling).
         With `kv_conv_form: dynamic`, k_t becomes (k_t + Σ_i (w_i + a_{t,i}) ⊙ k_{t−i}) / √(2 · kv_conv + 1), likewise v,
