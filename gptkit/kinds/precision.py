@@ -25,7 +25,8 @@ class PrecisionSpec(Component):
 
     A precision converts a matrix (rows, columns) in fp32 to named tensors, which a file may hold, and back. It applies to
     the projections of blocks (`context.linear`), the stacked experts of mixtures, the table of the embedding, and the
-    matrix of the head. Norms, biases, routers and what else is small are kept in the dtype of the activations.
+    matrix of the head. Norms, biases, routers and what else is small are kept in the dtype of the activations, and
+    a router's selection bias in fp32.
 
     Shapes:
         weight (rows, columns) → tensors whose first dimension is rows

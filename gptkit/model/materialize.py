@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from gptkit.nn.full_precision import dtype_in_model
+
 __all__ = ["WithoutInitialization", "materialize"]
 
 
@@ -30,6 +32,7 @@ def materialize(model: nn.Module, device: torch.device, dtype: torch.dtype) -> N
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if id(parameter) not in allocated:
-                data = torch.empty(parameter.shape, dtype=dtype, device=device)
+                own_dtype = dtype_in_model(module, name, dtype)
+                data = torch.empty(parameter.shape, dtype=own_dtype, device=device)
                 allocated[id(parameter)] = nn.Parameter(data, parameter.requires_grad)
             setattr(module, name, allocated[id(parameter)])

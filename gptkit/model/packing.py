@@ -170,7 +170,7 @@ def apply_precision(
 
 
 def settle(model: GPT, precision: PrecisionSpec, dtype: torch.dtype, device: torch.device | None = None) -> None:
-    """Convert what was not packed to the dtype of the activations, and mark the model.
+    """Convert what was not packed to the dtype of the activations, except parameters that stay in fp32, and mark the model.
 
     Args:
         model: the model, whose matrices are packed.

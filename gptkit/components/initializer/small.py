@@ -38,7 +38,9 @@ class SmallSpec(InitializerSpec):
     """
 
     name: Literal["small"] = "small"
-    scale_outputs: bool = Field(True, description="Divide projections that write to the residual stream by √(2 · n_layers).")
+    scale_outputs: bool = Field(
+        True, description="Initialize projections that write to the residual stream with 2 / (n_layers · √d_model)."
+    )
 
     def fill(self, role: Role, shape: Size, generator: Generator, context: BuildContext) -> Tensor:
         import torch

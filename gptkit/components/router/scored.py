@@ -25,12 +25,14 @@ class ScoredRouterSpec(RouterSpec):
     balance_loss: float = Field(
         0.0,
         ge=0,
-        description="Weight of the auxiliary loss that balances the load in training, averaged over the model's layers.",
+        description="Weight of the auxiliary loss that balances the load in training, averaged over the model's layers: "
+        "n Σ_x (tokens that chose x / tokens) · (mean share of x in the scores), over the n experts that can be chosen.",
     )
     z_loss: float = Field(
         0.0,
         ge=0,
-        description="Weight of the auxiliary loss that keeps scores small in training, averaged over the model's layers.",
+        description="Weight of the auxiliary loss that keeps scores small in training, averaged over the model's layers: "
+        "the mean of (ln Σ exp(W x))², over all experts.",
     )
 
     def expert_problems(self, n_experts: int) -> Iterator[Problem]:

@@ -29,7 +29,7 @@ class TopKSoftmaxSpec(ScoredRouterSpec):
 
     Notes:
         The sum of the weights is 1, as for `softmax-top-k` with `renormalize`. With `k: 1` the weight is always 1, so the
-        router receives gradients from `balance_loss` only.
+        router receives gradients from `balance_loss` and `z_loss` only.
     """
 
     formula: ClassVar[str] = r"""

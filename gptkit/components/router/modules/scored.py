@@ -6,7 +6,7 @@ Shapes: N tokens, E model width, X experts, K experts chosen for a token.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext
 from gptkit.nn.forward import Forward
+from gptkit.nn.full_precision import FullPrecision
 from gptkit.nn.initial import Initial
 from gptkit.nn.router import Router
 from gptkit.ops.routing import balance_loss, limit_to_groups, z_loss
@@ -73,11 +74,13 @@ class ScoredRouter(Router):
         forward.add_loss(name, loss * (self.loss_weights[name] / self.n_layers))
 
 
-class GroupedRouter(ScoredRouter):
+class GroupedRouter(FullPrecision, ScoredRouter):
     """Base of routers that can limit the choice to the best groups of experts, and balance it with a selection bias.
 
-    The selection bias receives no gradient; it is updated once per optimizer step.
+    The selection bias receives no gradient; it is updated once per optimizer step. It is in fp32 in models of every dtype.
     """
+
+    full_precision: ClassVar[frozenset[str]] = frozenset({"selection_bias"})
 
     load_X: Tensor
 
