@@ -126,8 +126,8 @@ class Waste:
 class PackedWindows:
     """Data windows with packed documents, as batches of a training step.
 
-    Positions after the last document of a data window hold the id 0, are excluded from the loss, and count as one more
-    document.
+    Positions after the last document of a data window hold the id 0, are excluded from the loss, and have the
+    document id -1: they are a document of their own, which auxiliary losses do not count.
 
     Args:
         file: the tokens.
@@ -177,5 +177,5 @@ class PackedWindows:
                     masked = self.file.masked[start + 1 : start + length + 1]
                     targets_BT[row, at : at + length][masked] = IGNORED
                 at += length
-            documents_BT[row, at:] = len(pieces)
+            documents_BT[row, at:] = -1
         return Batch(torch.from_numpy(inputs_BT), torch.from_numpy(targets_BT), torch.from_numpy(documents_BT))

@@ -93,6 +93,7 @@ class $class_name:
     weights = None
     #if plain
     valid_BT = None
+    counted_BT = None
     #end
     left_padding_B = None
     documents_BT = None
@@ -118,6 +119,11 @@ class $class_name:
         """Which of these tokens are not padding; None if only attention functions receive that."""
         valid_BS: Tensor | None = getattr(self.cache, "valid_BS", None)
         return None if valid_BS is None else valid_BS[:, -self.n_tokens :]
+
+    @property
+    def counted_BT(self) -> Tensor | None:
+        """The same: which of these tokens are not padding."""
+        return self.valid_BT
 
     #end
     @property
@@ -231,6 +237,7 @@ FORWARD_NAMES = frozenset(
         "cache",
         "carried",
         "carry",
+        "counted_BT",
         "device",
         "documents_BT",
         "ids_BT",

@@ -173,7 +173,8 @@ class GPT(nn.Module):
             targets_BT: the target ids; -100 is ignored by the loss.
             cache: continue the cached tokens, and add these tokens to the cache.
             left_padding_B: number of padding tokens at the start of each row; with a cache, given to `new_cache`.
-            documents_BT: the document id of each token in packed rows; attention stays within documents.
+            documents_BT: the document id of each token in packed rows, negative for padding; attention stays within
+                documents.
             prefix_B: number of tokens at the start of each row, padding not counted, that attend one another in both
                 directions (a prefix language model); with a cache, given to `new_cache`.
             last_only: logits of the last position only.

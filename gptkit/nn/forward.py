@@ -45,7 +45,7 @@ class Forward(Exchange):
         left_padding_B: number of padding tokens at the start of each row; None without padding.
         prefix_B: number of tokens at the start of each row, padding not counted, that attend one another in both directions;
             None for causal attention throughout.
-        documents_BT: the document id of each token in packed rows; None if each row is one document.
+        documents_BT: the document id of each token in packed rows, negative for padding; None if each row is one document.
         states: the states of all call sites when decoding with a cache, else None.
         losses: auxiliary losses by name, such as those of routers; the model adds them to its own loss.
         weights: attention weights (B, H, T, S) by layer and call, ``weights[layer, call]``; None unless requested.
@@ -164,6 +164,14 @@ class Forward(Exchange):
         if padding_B is None:
             return None
         return self.once("valid", lambda: self._indices(self.offset, self.n_tokens) >= padding_B[:, None])
+
+    @property
+    def counted_BT(self) -> Tensor | None:
+        """True for tokens that auxiliary losses and loads count, False for padding, also in packed rows; None for all."""
+        documents_BT = self.documents_BT
+        if documents_BT is None:
+            return self.valid_BT
+        return self.once("counted", lambda: documents_BT >= 0)
 
     @property
     def positions(self) -> Tensor:

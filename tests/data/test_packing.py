@@ -42,7 +42,8 @@ def test_every_target_occurs_once_in_its_document(sizes: list[int], length: int,
     assert batch.documents_BT is not None
     seen = []
     for inputs, targets, documents in zip(*(tensor.tolist() for tensor in batch), strict=True):  # type: ignore[union-attr]
-        assert documents == sorted(documents)
+        assert documents == sorted(documents, key=lambda number: (number < 0, number))
+        assert [number < 0 for number in documents] == [token == 0 for token in inputs]
         for token, target in zip(inputs, targets, strict=True):
             assert (target == -100) == (token == 0)
             if token:
@@ -50,7 +51,7 @@ def test_every_target_occurs_once_in_its_document(sizes: list[int], length: int,
         # A piece of a document has one number, and no two pieces share one.
         for number, part in itertools.groupby(zip(inputs, documents, strict=True), key=lambda pair: pair[1]):
             ids = [token for token, _ in part]
-            assert ids == list(range(ids[0], ids[0] + len(ids))) or (not any(ids) and number == max(documents))
+            assert ids == list(range(ids[0], ids[0] + len(ids))) or (not any(ids) and number == -1)
     pairs = []
     for start, size in zip(file.starts.tolist(), sizes, strict=True):
         pairs += [(token, token + 1) for token in range(start + 1, start + size)]

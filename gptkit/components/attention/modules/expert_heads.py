@@ -47,7 +47,7 @@ class ExpertHeadsAttention(SoftmaxAttention):
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         n_batch, n_tokens, _ = x_BTE.shape
         n_heads, d_head = self.heads.n_kv_heads, self.heads.d_head
-        x_NE, valid_BT = x_BTE.flatten(0, 1), forward.valid_BT
+        x_NE, valid_BT = x_BTE.flatten(0, 1), forward.counted_BT
         experts_NK, weights_NK = self.router(x_NE, forward, None if valid_BT is None else valid_BT.flatten())
         n_chosen = experts_NK.shape[1]
         groups = group_rows(experts_NK, self.n_experts)

@@ -49,7 +49,7 @@ class Experts(FeedForward):
 
     def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
         x_NE = x_BTE.flatten(0, 1)
-        valid_BT = forward.valid_BT
+        valid_BT = forward.counted_BT
         # Inside another expert the tokens are a selection, so the padding mask of the whole call does not apply.
         valid_N = None if valid_BT is None or valid_BT.shape != x_BTE.shape[:2] else valid_BT.flatten()
         experts_NK, weights_NK = self.router(x_NE, forward, valid_N)

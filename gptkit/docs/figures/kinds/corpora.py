@@ -91,7 +91,8 @@ def _windows(documents_BT: Tensor) -> Strips:
         runs, at = [], 0
         for document, some in groupby(documents):
             length = len(list(some))
-            runs.append(Run(at, at + length, document % 4 + 1))
+            if document >= 0:  # else padding
+                runs.append(Run(at, at + length, document % 4 + 1))
             at += length
         rows.append((f"window {index + 1}", runs))
     most = int(documents_BT.max()) + 1
