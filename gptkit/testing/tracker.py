@@ -65,4 +65,9 @@ def stays_in_its_run(subject: Subject) -> None:
 
 
 def _listing(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+    """Return the files with their contents. A link is not followed: it may lead to a log that a library shares."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_symlink() or path.is_file()]
+    return {
+        str(path.relative_to(directory)): str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+        for path in files
+    }

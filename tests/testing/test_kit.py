@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -12,8 +13,10 @@ from pydantic import Field, ValidationError
 
 from gptkit.components.schedule.constant import ConstantSpec
 from gptkit.components.tokenizer.char import CharSpec
+from gptkit.components.tracker.csv import CSVSpec, CSVTracker
 from gptkit.core.component import Component
 from gptkit.core.registry import default_registry
+from gptkit.kinds.tracker import Tracker, TrainingStart
 from gptkit.testing import (
     Check,
     ContractError,
@@ -235,3 +238,21 @@ def test_messages_state_location_and_size() -> None:
     with pytest.raises(ContractError):
         same(torch.tensor([0.0, 1.0]), infinite, "logits")
     assert issubclass(NotApplicableError, Exception)
+
+
+def test_log_that_a_run_links_to_is_not_part_of_the_run(tmp_path: Path) -> None:
+    class Linking(CSVSpec):
+        """Tracker that links to a log of its library, to which every training appends."""
+
+        class Runtime(CSVTracker):
+            def on_start(self, start: TrainingStart) -> None:
+                super().on_start(start)
+                with (tmp_path / "all.log").open("a") as log:
+                    log.write(f"{start.directory}\n")
+                if not (start.directory / "all.log").is_symlink():
+                    (start.directory / "all.log").symlink_to(tmp_path / "all.log")
+
+        def build(self) -> Tracker:
+            return self.Runtime(Path(self.file))
+
+    assert [result.message for result in run_checks(Linking(), only=["resumes", "stays-in-its-run"]) if not result.ok] == []
