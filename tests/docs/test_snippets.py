@@ -71,6 +71,7 @@ OUTPUTS = {
 UNPARSED = {
     "gptkit-lm-eval": "its parser is that of lm-eval, which is not installed",
     "tensorboard": "not installed",
+    "wandb": "not installed",
     "pytest": "has no options on the pages",
     "curl": "test_page_runs.py sends the request",
 }
@@ -82,6 +83,7 @@ PLUGINS = {
     "gptkit_structured": "gptkit_structured.sampler",
     "gptkit_tensorboard": "gptkit_tensorboard.tracker",
     "gptkit_vllm": "gptkit_vllm.spec",
+    "gptkit_wandb": "gptkit_wandb.tracker",
 }
 LLAMA = {
     "vocab_size": 300,

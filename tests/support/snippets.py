@@ -19,7 +19,7 @@ PAGES = {
     path.relative_to(ROOT).as_posix().removesuffix(".md"): path
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
 }
-PROGRAMS = {"curl", "gptkit", "gptkit-lm-eval", "make", "pip", "pytest", "python", "tensorboard", "torchrun"}
+PROGRAMS = {"curl", "gptkit", "gptkit-lm-eval", "make", "pip", "pytest", "python", "tensorboard", "torchrun", "wandb"}
 """Programs that the pages call."""
 
 _FENCE = re.compile(r'^( *)```(\w*)(?: title="([^"]+)")?[^\n]*\n(.*?)^\1```', re.MULTILINE | re.DOTALL)
