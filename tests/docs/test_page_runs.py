@@ -35,7 +35,7 @@ COMMANDS = (
     *("README", "docs/data", "docs/families", "docs/fine-tuning", "docs/generation", "docs/gguf", "docs/how-to"),
     *("docs/index", "docs/inspecting", "docs/quantization", "docs/scaling", "docs/spec-files", "docs/training"),
     *("docs/eject", "docs/generated-code", "docs/onnx", "docs/torch-export", "docs/writing-a-component"),
-    *("plugins/gptkit-tensorboard/README", "plugins/gptkit-wandb/README"),
+    *("plugins/gptkit-mlflow/README", "plugins/gptkit-tensorboard/README", "plugins/gptkit-wandb/README"),
 )
 NOT_EXECUTED = {
     r"^(?!gptkit )": "another program",

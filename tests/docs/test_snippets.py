@@ -79,6 +79,7 @@ UNPARSED = {
 PLUGINS = {
     "gptkit_datasets": "gptkit_datasets.plugin",
     "gptkit_llamacpp": "gptkit_llamacpp.spec",
+    "gptkit_mlflow": "gptkit_mlflow.tracker",
     "gptkit_research": "gptkit_research.plugin",
     "gptkit_structured": "gptkit_structured.sampler",
     "gptkit_tensorboard": "gptkit_tensorboard.tracker",

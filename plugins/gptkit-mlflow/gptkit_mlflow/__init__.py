@@ -1,0 +1,1 @@
+"""Tracker that records trainings with MLflow."""
