@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from gptkit.components.optimizer.groups import decay_groups, trainable
+from gptkit.components.optimizer.options import Beta, Cautious, Decay
 from gptkit.kinds.optimizer import OptimizerSpec
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 __all__ = ["LionSpec"]
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LionSpec(OptimizerSpec):
@@ -49,11 +48,8 @@ class LionSpec(OptimizerSpec):
         (0.9, 0.99), description="β₁: weight of the momentum in the update; β₂: decay rate of the momentum."
     )
     weight_decay: float = Field(1.0, ge=0, description="λ, relative to the learning rate.")
-    decay: Literal["matrices", "all"] = Field(
-        "matrices",
-        description="Parameters with weight decay: tensors of two or more dimensions, or all (norm weights and biases too).",
-    )
-    cautious: bool = Field(False, description="Apply weight decay only to entries that the update moves towards zero.")
+    decay: Decay = "matrices"
+    cautious: Cautious = False
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"betas": (0.95, 0.98), "cautious": True, "decay": "all"})
 

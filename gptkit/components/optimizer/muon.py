@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from packaging.version import Version
 from pydantic import Field
 
 from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
+from gptkit.components.optimizer.options import Beta
 from gptkit.core.errors import Problem
 from gptkit.kinds.optimizer import OptimizerSpec
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 __all__ = ["MuonSpec"]
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
 
 _SCALING = {"rms": "match_rms_adamw", "spectral": "original"}
 

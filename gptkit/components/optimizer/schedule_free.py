@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from gptkit.components.optimizer.groups import decay_groups, trainable
+from gptkit.components.optimizer.options import Beta, Cautious, Decay
 from gptkit.kinds.optimizer import OptimizerSpec
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 __all__ = ["ScheduleFreeSpec"]
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ScheduleFreeSpec(OptimizerSpec):
@@ -52,11 +51,8 @@ class ScheduleFreeSpec(OptimizerSpec):
     )
     eps: float = Field(1e-8, gt=0, description="ε, added to the denominator.")
     weight_decay: float = Field(0.1, ge=0, description="λ, relative to the learning rate.")
-    decay: Literal["matrices", "all"] = Field(
-        "matrices",
-        description="Parameters with weight decay: tensors of two or more dimensions, or all (norm weights and biases too).",
-    )
-    cautious: bool = Field(False, description="Apply weight decay only to entries that the update moves towards zero.")
+    decay: Decay = "matrices"
+    cautious: Cautious = False
 
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"betas": (0.98, 0.99), "cautious": True, "decay": "all"})
 

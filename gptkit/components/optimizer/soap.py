@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from gptkit.components.optimizer.groups import can_fuse, decay_groups, trainable
+from gptkit.components.optimizer.options import Beta
 from gptkit.kinds.optimizer import OptimizerSpec
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 __all__ = ["SOAPSpec"]
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SOAPSpec(OptimizerSpec):
