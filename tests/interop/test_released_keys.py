@@ -151,6 +151,8 @@ KEYS: dict[str, dict[str, Any]] = {
     },
     "mixtral": {"output_router_logits": False, "router_aux_loss_coef": 0.02},
     "mpt": {
+        "fc_type": "torch",
+        "ffn_config": {"ffn_type": "mptmlp"},
         "embedding_fraction": 1.0,
         "init_config": {"emb_init_std": None, "name": "kaiming_normal_"},
         "init_device": "cpu",
@@ -305,6 +307,7 @@ def test_keys_that_transformers_does_not_read_are_refused_with_other_values(chan
     [
         ("hunyuan_v1_moe", {"norm_topk_prob": False}, "transformers does not read it"),
         ("bamba", {"attn_rotary_emb": 8}, "transformers reads partial_rotary_factor, which rotates"),
+        ("mpt", {"ffn_config": {"ffn_type": "mptglu"}}, "transformers does not read it"),
         ("dots1", {"scoring_func": "softmax"}, "transformers does not read it"),
         ("falcon", {"ff_factor": 8}, "transformers does not read it"),
         ("minimax_m2", {"layernorm_mlp_alpha": 3.5}, "transformers does not read it"),

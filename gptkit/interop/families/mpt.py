@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from gptkit.interop.families.parts.keys import keys
@@ -21,6 +22,7 @@ class MptFamily(FamilySpec):
     harmless: ClassVar[frozenset[str]] = keys(
         "init_device embedding_fraction norm_type learned_pos_emb emb_pdrop init_config tokenizer_name verbose"
     )
+    redundant: ClassVar[Mapping[str, tuple[Any, ...]]] = {"fc_type": ("torch",), "ffn_config": ({"ffn_type": "mptmlp"},)}
 
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         attention = config.section("attn_config", HARMLESS | keys("attn_impl attn_uses_sequence_id"))
