@@ -17,7 +17,7 @@ from gptkit.kinds.written import NotWrittenError, Written
 from gptkit.model.gpt import GPT
 from tests.support.compositions import BASE, GROUPED, SPECS
 from tests.support.ejected import randomize
-from tests.support.hugging_face import export_with_code, load_in_transformers, native
+from tests.support.hugging_face import export_with_code, load_in_transformers, native, run_code
 
 VOCABULARY = 61
 LAYERED = {"recurrent": 6}
@@ -196,3 +196,21 @@ def test_large_weights_are_written_in_several_files(tmp_path: Path, monkeypatch:
     assert len(list((tmp_path / "several").glob("model-*-of-*.safetensors"))) > 2
     assert one.entries == several.entries
     assert all(torch.equal(one.get(name), several.get(name)) for name in one.entries)
+
+
+@pytest.mark.parametrize("router", ["sigmoid", "softmax-top-k", "network"])
+def test_selection_bias_stays_in_fp32_in_a_bf16_model(router: str, tmp_path: Path) -> None:
+    """As in gptkit: rounded to bf16, large biases would give tokens other experts."""
+    fields = {"name": "experts", "n_experts": 4, "expert": {"name": "gated", "d_hidden": 8}}
+    fields["router"] = {"name": router, "selection_bias": True}
+    changes = {"norm": {"name": "layer", "scale": False}, "feedforward": fields, "n_layers": 1}
+    model = randomize(GPT({**BASE, "attention": GROUPED, **changes}, VOCABULARY))
+    export_with_code(model, tmp_path / "model")
+    printed = run_code(
+        "import torch; from transformers import AutoModelForCausalLM\n"
+        "m = AutoModelForCausalLM.from_pretrained('model', trust_remote_code=True, dtype=torch.bfloat16)\n"
+        "print(sorted({str(p.dtype) for n, p in m.named_parameters() if n.endswith('selection_bias')}), m.dtype)\n"
+        "print(m(torch.zeros(1, 5, dtype=torch.long)).logits.dtype)",
+        tmp_path,
+    )
+    assert printed.split("\n")[:2] == ["['torch.float32'] torch.bfloat16", "torch.bfloat16"]

@@ -21,6 +21,9 @@ class GptkitPreTrainedModel(PreTrainedModel):
     #if recurrent
     _is_stateful = True
     #end
+    #if selection_bias
+    _keep_in_fp32_modules_strict = ["selection_bias"]
+    #end
 
     def _init_weights(self, module: nn.Module) -> None:
         """Modules set their initial weights when they are constructed."""

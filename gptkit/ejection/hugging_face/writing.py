@@ -201,8 +201,10 @@ def _base_model(embedding: Written, layers: Layers, groups: Groups, parts: Parts
     kept = "past_key_values, entries" if layers.embedding_entries else "None, 0"
     own = embedding.calls["embed"].replace("ids_BT", "input_ids").replace("positions_T", "position_ids[:, None]")
     own = own.replace("cache.embedding", f"LayerCache({kept}, *shared)").removeprefix("self.embedding(")[:-1]
+    sources = "".join(source for _, source in groups.sources())
     text = fill(
         MODEL,
+        selection_bias="self.selection_bias = " in sources,
         final_words=" and final norm" if final_norm else "",
         no_split=", ".join(f'"{name}"' for name in classes),
         interface=layers.interface,
@@ -215,7 +217,7 @@ def _base_model(embedding: Written, layers: Layers, groups: Groups, parts: Parts
         sources=", ".join(f"{layer}: {source}" for layer, source in sorted(layers.sources.items())),
         layer_inputs=next(iter(layers.shared), ""),
         shared_modules=", ".join(f'"{name}": {groups.constructor(each)}' for name, each in layers.shared.items()),
-        full_graph=str(".nonzero(" not in "".join(source for _, source in groups.sources())),
+        full_graph=str(".nonzero(" not in sources),
         embedding=groups.constructor(embedding) if embedding.copied else _sized(groups.constructor(embedding)),
         table=_table(embedding),
         needs_ids=embedding.copied or layers.reads_ids,
