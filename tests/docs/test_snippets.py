@@ -21,8 +21,9 @@ from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 import gptkit
-from gptkit.core.errors import GptkitError
+from gptkit.core.errors import GptkitError, UnknownComponentError
 from gptkit.core.registry import Registry
+from gptkit.core.registry.known import COMPONENTS
 from gptkit.experiments.request import ComparisonSpec
 from gptkit.files import merge, validate_data
 from gptkit.interop.selection import choose_family
@@ -152,6 +153,25 @@ def installed() -> Registry:
     assert not broken
     patch.undo()
     return registry
+
+
+def test_messages_list_the_components_of_every_plugin(installed: Registry) -> None:
+    provided = {
+        (entry.cls.__module__.partition(".")[0].replace("_", "-"), kind, name)
+        for kind in installed.kinds()
+        for name, entry in installed.entries(kind).items()
+        if not entry.cls.__module__.startswith("gptkit.")
+    }
+    listed = [(own, kind, name) for own, kinds in COMPONENTS.items() for kind in kinds for name in kinds[kind].split()]
+    assert sorted(listed) == sorted(provided)
+
+
+def test_unknown_component_names_the_plugin_that_provides_it(installed: Registry) -> None:
+    with pytest.raises(UnknownComponentError, match=r"unknown tracker 'wandb'; .*: pip install gptkit-wandb"):
+        registry_of().component("tracker", "wandb")
+    with pytest.raises(UnknownComponentError) as caught:
+        installed.component("tracker", "wandbb")
+    assert "pip install" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

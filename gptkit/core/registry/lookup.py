@@ -10,6 +10,7 @@ from typing import Any
 
 from gptkit.core.component import Component, set_default_resolver
 from gptkit.core.errors import CollisionError, RegistryError, UnknownComponentError
+from gptkit.core.registry.known import distribution_of
 from gptkit.core.registry.loader import Contents, Loader
 from gptkit.core.registry.other_names import own_name
 from gptkit.core.registry.plugin import (
@@ -173,6 +174,9 @@ class Registry:
         message = f"unknown {kind} {shortened(name)!r}; {remedy}"
         broken = [plugin for plugin in self._contents.plugins if plugin.status == "broken"]
         disabled = [plugin for plugin in self._contents.plugins if plugin.status == "disabled"]
+        own = distribution_of(kind, name)
+        if own is not None and own not in {canonical_name(plugin.distribution) for plugin in self._contents.plugins}:
+            message += f". It belongs to {own}, which is not installed: pip install {own}"
         if broken:
             listed = ", ".join(f"{plugin.provenance} ({plugin.error})" for plugin in broken)
             message += f". It may belong to a plugin that did not load: {listed}"
