@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from typing import cast
 
 from gptkit.core.registry import Registry
 from gptkit.diagrams.drawing import svg
@@ -12,6 +13,7 @@ from gptkit.docs import side_by_side, uncovered
 from gptkit.docs.figures import elements
 from gptkit.docs.places import DIRECTORY
 from gptkit.docs.relations import preset_specs
+from gptkit.kinds.family import FamilySpec
 from gptkit.presets.catalog import family, groups, summary
 from gptkit.reflect import docstring, prose
 from gptkit.runs.spec import ExperimentSpec, spec_outline
@@ -28,10 +30,10 @@ def page(registry: Registry) -> str:
     """Return the page as Markdown: a table of registered families, and a gallery of the presets."""
     families = []
     for name, entry in registry.entries("family").items():
-        types = (getattr(entry.cls, "model_type", ""), *getattr(entry.cls, "model_types", ()))
-        what = prose.inline(docstring.parse(entry.cls.__doc__).summary)
-        link, listed = f"[{name}]({DIRECTORY}/family/{name}.md)", ", ".join(f"`{each}`" for each in types)
-        families.append([link, listed, f"`{getattr(entry.cls, 'architecture', '')}`", what])
+        cls = cast("type[FamilySpec]", entry.cls)
+        what = prose.inline(docstring.parse(cls.__doc__).summary)
+        types = ", ".join(f"`{each}`" for each in (cls.model_type, *cls.other_model_types()))
+        families.append([f"[{name}]({DIRECTORY}/family/{name}.md)", types, f"`{cls.architecture}`", what])
     specs = preset_specs(registry)
     parts = [
         "---\nhide: [toc]\n---",

@@ -105,8 +105,7 @@ def find_family(config: Mapping[str, Any], place: str, registry: Registry | None
     registry = registry or default_registry()
     model_type = config.get("model_type")
     ranked = sorted(families(registry).values(), key=lambda family: -family.rank)
-    # A subclass is another family: it does not read the types of its base.
-    known = {model_type: family for family in ranked for model_type in vars(type(family)).get("model_types", ())}
+    known = {model_type: family for family in ranked for model_type in family.other_model_types()}
     known |= {family.model_type: family for family in ranked}
     claimants = [family.component_name() for family in ranked if family.model_type == model_type]
     if len(claimants) > 1:

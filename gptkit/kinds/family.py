@@ -147,6 +147,11 @@ class FamilySpec(Component):
     ignored: ClassVar[tuple[str, ...]] = ()
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
+    @classmethod
+    def other_model_types(cls) -> tuple[str, ...]:
+        """Return the class's own `model_types`: a subclass is another family, which does not read those of its base."""
+        return tuple(vars(cls).get("model_types", ()))
+
     @abstractmethod
     def model(self, config: ExternalConfig) -> dict[str, Any]:
         """Return the model's spec, as plain data, for a configuration.

@@ -12,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 def covered() -> set[str]:
     """Return the model types that the registered families read."""
-    return {model_type for family in families().values() for model_type in (family.model_type, *family.model_types)}
+    return {model_type for family in families().values() for model_type in (family.model_type, *family.other_model_types())}
 
 
 def causal() -> set[str]:

@@ -17,7 +17,6 @@ class GPTBigCodeFamily(GPT2Family):
 
     name: Literal["gpt-bigcode"] = "gpt-bigcode"  # type: ignore[assignment]
     model_type: ClassVar[str] = "gpt_bigcode"
-    model_types: ClassVar[tuple[str, ...]] = ()
     architecture: ClassVar[str] = "GPTBigCodeForCausalLM"
     rank: ClassVar[int] = 10
     harmless: ClassVar[frozenset[str]] = GPT2Family.harmless | {

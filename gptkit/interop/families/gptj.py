@@ -18,7 +18,6 @@ class GPTJFamily(GPT2Family):
 
     name: Literal["gptj"] = "gptj"  # type: ignore[assignment]
     model_type: ClassVar[str] = "gptj"
-    model_types: ClassVar[tuple[str, ...]] = ()
     architecture: ClassVar[str] = "GPTJForCausalLM"
     rank: ClassVar[int] = 10
     tiny: ClassVar[tuple[Mapping[str, Any], ...]] = ({"rotary_dim": 8},)

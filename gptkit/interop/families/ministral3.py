@@ -28,7 +28,6 @@ class Ministral3Family(MistralFamily):
 
     name: Literal["ministral3"] = "ministral3"  # type: ignore[assignment]
     model_type: ClassVar[str] = "ministral3"
-    model_types: ClassVar[tuple[str, ...]] = ()
     architecture: ClassVar[str] = "Ministral3ForCausalLM"
     rank: ClassVar[int] = 11
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)

@@ -18,7 +18,6 @@ class MixtralFamily(MistralFamily):
 
     name: Literal["mixtral"] = "mixtral"  # type: ignore[assignment]
     model_type: ClassVar[str] = "mixtral"
-    model_types: ClassVar[tuple[str, ...]] = ()
     architecture: ClassVar[str] = "MixtralForCausalLM"
     harmless: ClassVar[frozenset[str]] = MistralFamily.harmless | INERT
     eps: ClassVar[tuple[str, float]] = ("rms_norm_eps", 1e-5)
