@@ -113,11 +113,11 @@ def _layers(sketch: Sketch, index: int, kind: LayerType, *, colored: bool) -> No
         sketch.rects.append(f'<rect x="40" y="{canvas.coordinate(top + 9)}" width="8" height="12" rx="1.5" fill="{color}"/>')
         title = f"{kind.label}: {kind.title}"
     left, times = (54 if colored else 40), f"× {number(kind.times)}"
-    sketch.text(WIDTH - 12, top + 19, times, size=12.5, bold=True, end=True)
     sketch.y += 11
     for text in canvas.wrapped([title], 12.5, WIDTH - 24 - left - canvas.text_width(times, 12.5)):
         sketch.text(left, sketch.y + 8, text, size=12.5, bold=True)
         sketch.y += 15
+    sketch.text(WIDTH - 12, top + 19, times, size=12.5, bold=True, end=True)
     notes = kind.note.split(" · ") if kind.note else []
     if kind.count is not None:
         notes.insert(0, f"{parameters(kind.count)} parameters{' each' if kind.times > 1 else ''}")

@@ -196,9 +196,13 @@ const Diagram = (() => {
       sketch.rects.push(`<rect x="40" y="${at(top + 9)}" width="8" height="12" rx="1.5" fill="${color}"/>`);
       title = `${type.label}: ${type.title}`;
     }
-    sketch.text(colored ? 54 : 40, top + 19, title, {size: 12.5, bold: true});
-    sketch.text(WIDTH - 12, top + 19, `× ${number(type.times)}`, {size: 12.5, bold: true, end: true});
-    sketch.y += 26;
+    const left = colored ? 54 : 40, times = `× ${number(type.times)}`;
+    sketch.y += 11;
+    for (const text of wrapped([title], 12.5, WIDTH - 24 - left - textWidth(times, 12.5))) {
+      sketch.text(left, sketch.y + 8, text, {size: 12.5, bold: true});
+      sketch.y += 15;
+    }
+    sketch.text(WIDTH - 12, top + 19, times, {size: 12.5, bold: true, end: true});
     const notes = type.note ? type.note.split(" · ") : [];
     if (type.count !== null) notes.unshift(`${parameters(type.count)} parameters${type.times > 1 ? " each" : ""}`);
     for (const text of wrapped(notes, 11, WIDTH - 52)) { sketch.text(40, sketch.y + 8, text, {muted: true}); sketch.y += 15; }
