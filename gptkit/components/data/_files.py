@@ -1,4 +1,4 @@
-"""Shared code of data components that read files: finding, opening, and fingerprints."""
+"""Shared code of data components that read files: finding them, and fingerprints."""
 
 from __future__ import annotations
 
@@ -6,28 +6,23 @@ import errno
 import fnmatch
 import glob
 import hashlib
-import io
 import os
 import re
 import shlex
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from gptkit.components.data._opening import COMPRESSED
 from gptkit.core.errors import DataError
 from gptkit.core.outputs import is_output
 from gptkit.core.paths import expand_home
 from gptkit.kinds.data import DataSpec
 
-__all__ = ["COMPRESSED", "Paths", "Patterns", "caution_ignored", "find_files", "fingerprint_files", "open_file", "shown"]
-
-COMPRESSED = ("", ".gz", ".bz2", ".xz", ".zst")
-"""Suffixes of files that can be read: not compressed, and compressed by each program."""
+__all__ = ["Paths", "Patterns", "caution_ignored", "conversion_command", "find_files", "fingerprint_files", "shown"]
 
 _LISTED = 5
 
@@ -225,110 +220,6 @@ def shown(path: Path, base: Path) -> str:
     return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
 
 
-@contextmanager
-def open_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, decompressed if its name ends in ``.gz``, ``.bz2``, ``.xz`` or ``.zst``.
-
-    Raises:
-        DataError: the file cannot be opened or read.
-    """
-    program = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}.get(path.suffix.lower(), "")
-    try:
-        if program and not path.stat().st_size:  # not an archive of an empty file, although gzip reads it as one
-            raise EOFError
-        with _opened(path, program) as file:
-            yield file
-    except OSError as error:
-        if program and error.errno is None:  # of the decompressor
-            raise _not_whole(path, program, error) from None
-        raise DataError(f"{path}: {error.strerror or error}") from None
-    except EOFError:
-        raise DataError(
-            f"{path}: the {program} file stops before its end", hint="Get it again: it was not copied whole."
-        ) from None
-    except Exception as error:
-        if program and type(error).__name__ in ("error", "LZMAError", "ZstdError"):  # of zlib, lzma and zstd
-            raise _not_whole(path, program, error) from None
-        raise
-
-
-def _not_whole(path: Path, program: str, error: Exception) -> DataError:
-    hint = f"Get it again, or take {path.suffix} from its name if it is not compressed."
-    cause = "" if "b'" in str(error) else f": {error}"  # Python shows the first bytes of other files
-    return DataError(f"{path}: not a whole {program} file{cause}", hint=hint)
-
-
-def _opened(path: Path, program: str) -> Any:
-    # The modules are imported where they are used: most corpora need none of them.
-    if program == "gzip":
-        import gzip
-
-        return gzip.open(path)
-    if program == "bzip2":
-        import bz2
-
-        return _whole(path, bz2.BZ2Decompressor)
-    if program == "xz":
-        import lzma
-
-        return _whole(path, lzma.LZMADecompressor)
-    return _zstd(path) if program == "zstd" else path.open("rb")
-
-
-def _whole(path: Path, decompressor: Callable[[], Any]) -> BinaryIO:
-    """Open a file of compressed streams, all of which are read.
-
-    The readers of bz2 and lzma end without an error where a stream after the first one does not begin as it should, and a
-    program that compresses in parallel writes a stream for each megabyte.
-    """
-    return io.BufferedReader(_Streams(path.open("rb"), decompressor), 1 << 16)
-
-
-class _Streams(io.RawIOBase):
-    def __init__(self, file: BinaryIO, decompressor: Callable[[], Any]) -> None:
-        self._file = file
-        self._make, self._stream = decompressor, decompressor()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = b""
-        while not data:
-            pending = b""
-            if self._stream.eof:
-                pending = self._stream.unused_data.lstrip(b"\0")  # streams may be padded
-                while not pending:
-                    more = self._file.read(1 << 16)
-                    if not more:
-                        return 0
-                    pending = more.lstrip(b"\0")
-                self._stream = self._make()
-            elif self._stream.needs_input:
-                pending = self._file.read(1 << 16)
-                if not pending:
-                    raise EOFError
-            data = self._stream.decompress(pending, len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _zstd(path: Path) -> Any:
-    try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
-    except ImportError:
-        hint = "Install it with pip install 'gptkit[zstd]', or decompress the file."
-        raise DataError(f"{path}: reading zstd files requires the package backports.zstd", hint=hint) from None
-    return zstd.open(path)
-
-
 def fingerprint_files(files: Sequence[Path], *facts: object) -> str:
     """Return a short text that changes when the files, their order or the facts change.
 
@@ -359,9 +250,3 @@ def conversion_command(path: Path) -> str:
         shlex.quote(str(file)).replace("{", "{{").replace("}", "}}") for file in (path, path.with_name(f"utf8-{path.name}"))
     )
     return f"iconv {{options}} -t UTF-8 {source} > {target}"
-
-
-def chunks(file: BinaryIO, size: int = 1 << 20) -> Iterator[bytes]:
-    """Yield the bytes of an open file in chunks of `size`."""
-    while chunk := file.read(size):
-        yield chunk

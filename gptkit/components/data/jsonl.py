@@ -14,16 +14,15 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from gptkit.components.data._files import (
-    COMPRESSED,
     Paths,
     Patterns,
     caution_ignored,
     conversion_command,
     find_files,
     fingerprint_files,
-    open_file,
     shown,
 )
+from gptkit.components.data._opening import COMPRESSED, open_file
 from gptkit.components.data._records import REMEDY, array_remedy, remedy
 from gptkit.core.errors import DataError
 from gptkit.core.spec import fail

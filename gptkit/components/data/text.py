@@ -14,17 +14,15 @@ from typing import Literal
 from pydantic import Field
 
 from gptkit.components.data._files import (
-    COMPRESSED,
     Paths,
     Patterns,
     caution_ignored,
-    chunks,
     conversion_command,
     find_files,
     fingerprint_files,
-    open_file,
     shown,
 )
+from gptkit.components.data._opening import COMPRESSED, chunks, open_file
 from gptkit.kinds.data import DataSpec, Document
 from gptkit.text.decoding import decode_utf8
 
