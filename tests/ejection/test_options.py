@@ -104,7 +104,7 @@ def names_of_kinds() -> Iterator[Any]:
             yield pytest.param(kind, name, marks=pytest.mark.slow if slow else pytest.mark.nightly, id=f"{kind}-{name}")
 
 
-@pytest.mark.parametrize(("kind", "name"), names_of_kinds())
+@pytest.mark.parametrize(("kind", "name"), list(names_of_kinds()))
 def test_every_option_equals_the_built_model(kind: str, name: str) -> None:
     registry = default_registry()
     for spec in instances(registry.component(kind, name)):

@@ -11,14 +11,14 @@ import pytest
 from gptkit.core.errors import ExternalModelError
 from gptkit.interop.conversion import families, read_model
 from gptkit.kinds.external_config import ExternalConfig
-from tests.support.tiny_models import MODELS, VARIANTS
+from tests.support.tiny_models import MODELS
 
 transformers = pytest.importorskip("transformers")
 
 
 def read(name: str, changes: dict[str, Any], reference: bool) -> Any:
     """Read a tiny model with changed keys: as the class of transformers writes it, or what it is given."""
-    kind, options = {**MODELS, **VARIANTS}[name]
+    kind, options = MODELS[name]
     made = getattr(transformers, f"{kind}Config")
     data = {**deepcopy(options), **changes} if not reference else json.loads(json.dumps(made(**options).to_dict()))
     family = next(each for each in families().values() if each.model_type == made.model_type)
