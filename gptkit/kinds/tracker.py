@@ -33,8 +33,8 @@ class TrainingStart:
 class Tracker(ABC):
     """Base class of trackers. Every method does nothing by default; an exception is reported and stops only the tracker.
 
-    A `step` is the number of completed steps, 0 before the first. After a resume, the steps since the last checkpoint are
-    reported again, with the same numbers.
+    After an exception only `on_end` is called, with it. A `step` is the number of completed steps, 0 before the first. After
+    a resume, the steps since the last checkpoint are reported again, with the same numbers.
     """
 
     def on_start(self, start: TrainingStart) -> None:
@@ -51,7 +51,7 @@ class Tracker(ABC):
         """Called after a checkpoint is complete on disk."""
 
     def on_end(self, step: int, error: BaseException | None) -> None:
-        """Called after the last step, or when training stopped early (`error`, KeyboardInterrupt included)."""
+        """Called after the last step, or with the error that ended the training (also KeyboardInterrupt) or this tracker."""
 
 
 class TrackerSpec(Component):

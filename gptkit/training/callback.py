@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -169,7 +170,7 @@ class Callbacks(Callback):
 
 
 class TrackerCallback(Callback):
-    """Callback that runs a tracker; an exception is reported once and disables only the tracker.
+    """Callback that runs a tracker; an exception is reported once and disables only the tracker, whose `on_end` receives it.
 
     Args:
         make: returns the tracker; called when the training starts.
@@ -186,13 +187,18 @@ class TrackerCallback(Callback):
         """Return the callback of an existing tracker."""
         return cls(partial(_identity, tracker), name or type(tracker).__name__)
 
-    def _call(self, call: Callable[[Tracker], None]) -> None:
-        if self._tracker is None:
+    def _call(self, step: int, call: Callable[[Tracker], None], *, ends: bool = False) -> None:
+        tracker = self._tracker
+        if tracker is None:
             return
         try:
-            call(self._tracker)
+            call(tracker)
         except Exception as error:
             self._disable(error)
+            if not ends:
+                # So that it can close what it opened. Another error, or the same one, says nothing new.
+                with contextlib.suppress(Exception):
+                    tracker.on_end(step, error)
 
     def _disable(self, error: Exception) -> None:
         self._tracker = None
@@ -205,20 +211,20 @@ class TrackerCallback(Callback):
             self._tracker = self._make()
         except Exception as error:
             self._disable(error)
-        self._call(lambda tracker: tracker.on_start(start))
+        self._call(start.step, lambda tracker: tracker.on_start(start))
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         # A copy, so that changes by one tracker do not affect the next.
-        self._call(lambda tracker: tracker.on_metrics(step, dict(metrics)))
+        self._call(step, lambda tracker: tracker.on_metrics(step, dict(metrics)))
 
     def on_sample(self, step: int, text: str) -> None:
-        self._call(lambda tracker: tracker.on_sample(step, text))
+        self._call(step, lambda tracker: tracker.on_sample(step, text))
 
     def on_checkpoint(self, step: int, directory: Path) -> None:
-        self._call(lambda tracker: tracker.on_checkpoint(step, directory))
+        self._call(step, lambda tracker: tracker.on_checkpoint(step, directory))
 
     def on_end(self, step: int, error: BaseException | None) -> None:
-        self._call(lambda tracker: tracker.on_end(step, error))
+        self._call(step, lambda tracker: tracker.on_end(step, error), ends=True)
 
 
 class PluginTrackers(Callback):

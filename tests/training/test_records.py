@@ -44,10 +44,15 @@ def start(directory: Path, step: int = 0) -> TrainingStart:
 class Failing(Tracker):
     def __init__(self) -> None:
         self.calls = 0
+        self.ended: list[Any] = []
 
     def on_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         self.calls += 1
         raise ConnectionError("no server")
+
+    def on_end(self, step: int, error: BaseException | None) -> None:
+        self.ended.append((step, type(error)))
+        raise ConnectionError("still no server")
 
 
 class Spoiling(Tracker):
@@ -89,6 +94,7 @@ def test_failing_tracker_is_disabled(make_trainer: MakeTrainer, caplog: pytest.L
         )
         trainer.run()
     assert failing.calls == 1
+    assert failing.ended == [(0, ConnectionError)]
     assert [record.getMessage() for record in caplog.records] == [
         "tracker 'failing' failed and is disabled for the rest of the training: ConnectionError: no server"
     ]
