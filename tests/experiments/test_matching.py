@@ -182,8 +182,12 @@ ALL, SOME = "every pair", "pairs with one component"
         # Hundreds of pairs, with one search for all.
         *(
             pytest.param("attention", quantity, which, marks=mark)
-            for quantity in ("parameters", "flops")
-            for which, mark in ((SOME, pytest.mark.slow), (ALL, pytest.mark.nightly))
+            for quantity, which, mark in (
+                ("parameters", SOME, pytest.mark.slow),
+                ("flops", SOME, pytest.mark.nightly),
+                ("parameters", ALL, pytest.mark.nightly),
+                ("flops", ALL, pytest.mark.nightly),
+            )
         ),
     ],
 )

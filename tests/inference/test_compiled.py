@@ -84,7 +84,7 @@ def n_steps(model: GPT) -> int:
     return 70 if f'"window":{SMALL["window"]}' in model.spec.model_dump_json() else 16
 
 
-@pytest.mark.parametrize("preset", marked(PRESETS, FAST, turn=0, of=3))
+@pytest.mark.parametrize("preset", marked(PRESETS, FAST, turn=0, of=6))
 def test_traced_step_of_one_row_equals_the_eager_one(preset: str) -> None:
     model = small_preset(preset, each=2 if preset in FAST else 1)
     if not model.new_cache(1).is_plain:
@@ -93,7 +93,7 @@ def test_traced_step_of_one_row_equals_the_eager_one(preset: str) -> None:
     compare(model, interpreted(model), [0], n_steps(model))
 
 
-@pytest.mark.parametrize("preset", marked(PRESETS, turn=1, of=3))
+@pytest.mark.parametrize("preset", marked(PRESETS, turn=2, of=6))
 def test_traced_step_of_uneven_rows_equals_the_eager_one(preset: str) -> None:
     model = small_preset(preset, each=1)
     if not model.new_cache(1).is_plain:

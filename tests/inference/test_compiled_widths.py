@@ -88,7 +88,7 @@ def nightly(value: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", marked(PRESETS, FAST, turn=2, of=3))
+@pytest.mark.parametrize("preset", marked(PRESETS, FAST, turn=4, of=6))
 def test_step_of_several_tokens_equals_the_pass_of_the_model(preset: str) -> None:
     model = small_preset(preset, each=1)
     if model.new_cache(1).is_plain:  # else texts are always computed eagerly

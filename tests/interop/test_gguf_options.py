@@ -22,7 +22,7 @@ pytest.importorskip("xllamacpp", reason="llama.cpp is not installed")
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if index % 3 == 0 else pytest.mark.nightly)
+        pytest.param(name, marks=pytest.mark.slow if index % 6 == 0 else pytest.mark.nightly)
         for index, name in enumerate(CONFIGS)
     ],
 )

@@ -38,8 +38,13 @@ def plugins() -> Iterator[None]:
         sys.path.remove(directory)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("attention", "position"), pairs(REGISTRY))
+@pytest.mark.parametrize(
+    ("attention", "position"),
+    [
+        pytest.param(*pair.values, marks=pytest.mark.slow if number % 3 == 0 else pytest.mark.nightly, id=pair.id)
+        for number, pair in enumerate(pairs(REGISTRY))
+    ],
+)
 def test_every_pair_has_equal_gradients(attention: dict[str, Any], position: dict[str, Any]) -> None:
     try:
         built = model(attention=attention, position=position, n_layers=2)

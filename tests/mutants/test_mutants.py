@@ -68,7 +68,7 @@ def test_mutant_is_caught_by_its_check(cls: type[Mutant]) -> None:
 @pytest.mark.parametrize(
     "cls",
     [
-        pytest.param(cls, marks=[pytest.mark.slow if number % 3 == 0 and cls not in FORMATS else pytest.mark.nightly])
+        pytest.param(cls, marks=[pytest.mark.slow if number % 6 == 0 and cls not in FORMATS else pytest.mark.nightly])
         for number, cls in enumerate(cls for cls in MUTANTS if cls.also != ANYTHING)
     ],
     ids=name_of,

@@ -253,12 +253,12 @@ DEEP = ("exaone4-windows", "command-r-plus", "deepseek2-lite")
 TRAINED = [
     "gemma3",
     *(
-        pytest.param(name, marks=pytest.mark.nightly if name in DEEP or number % 3 else pytest.mark.slow)
+        pytest.param(name, marks=pytest.mark.nightly if name in DEEP or number % 6 else pytest.mark.slow)
         for number, name in enumerate(CONFIGS)
         if name != "gemma3"
     ),
 ]
-"""All names, for a test that trains each model, which takes seconds, and minutes for deep ones: a third of them slow."""
+"""All names, for a test that trains each model, which takes seconds, and minutes for deep ones: a sixth of them slow."""
 
 
 def architecture_of(name: str) -> str:

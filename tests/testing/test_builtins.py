@@ -93,20 +93,22 @@ FAMILIES = frozenset({"deepseek-v3", "gemma3", "gpt2", "granitemoehybrid", "llam
 """Families that the fast tests check; `tests/interop/test_parity.py` compares every family with transformers."""
 
 
-def is_slow(spec: Component, *, first: bool) -> bool:
-    """Whether `make test` leaves a configuration to CI: formats, most families, and further examples of all components."""
+def marks(spec: Component, number: int) -> list[pytest.MarkDecorator]:
+    """Leave formats, most families, and a component's second example to CI, and half of the further ones to the night."""
     if spec.kind == "family":
-        return spec.name not in FAMILIES
-    return spec.kind == "format" or not first
+        return [] if spec.name in FAMILIES else [pytest.mark.slow]
+    if number == 0 and spec.kind != "format":
+        return []
+    return [pytest.mark.slow if number < 2 or number % 2 else pytest.mark.nightly]
 
 
 def configured() -> list[Any]:
-    cases = [(spec, is_slow(spec, first=number == 0)) for cls in CLASSES for number, spec in enumerate(instances(cls))]
+    cases = [(spec, marks(spec, number)) for cls in CLASSES for number, spec in enumerate(instances(cls))]
     more = [default_registry().component(kind, fields["name"]).model_validate(fields) for kind, fields in MORE]
-    cases += [(spec, is_slow(spec, first=False)) for spec in more]
+    cases += [(spec, marks(spec, number)) for number, spec in enumerate(more, 1)]
     return [
-        pytest.param(spec, id=f"{spec.kind}-{spec.name}-{number}", marks=[pytest.mark.slow] if slow else [])
-        for number, (spec, slow) in enumerate(cases)
+        pytest.param(spec, id=f"{spec.kind}-{spec.name}-{number}", marks=marked)
+        for number, (spec, marked) in enumerate(cases)
     ]
 
 
