@@ -79,7 +79,7 @@ def test_plugin_trackers_are_called_in_order_and_isolated(tmp_path: Path, caplog
     assert notes.index("a metrics 1") < notes.index("b metrics 1")
     assert "a checkpoint 1" in notes
     assert notes[-2:] == ["a end 2 None", "b end 2 None"]
-    assert [note for note in notes if note.startswith("broken")] == ["broken start 0/2"]
+    assert [note for note in notes if note.startswith("broken")] == ["broken start 0/2", "broken end 0 broken tracker"]
     text = caplog.text
     assert "gptkit-x2==1.0 failed in gptkit_trackers" in text
     assert "gptkit-x3==1.0: gptkit_trackers returned 7" in text
