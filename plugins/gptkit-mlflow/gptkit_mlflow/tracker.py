@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +33,8 @@ _END_TIMEOUT = 60.0
 """Seconds to wait at the end of a training."""
 _PARAMS_PER_CALL, _KEY_LENGTH, _VALUE_LENGTH = 100, 250, 6000
 """MLflow's limits for the parameters of a call, and for the characters of a parameter's name and value."""
+_LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+"""By store: a directory would hold an experiment twice that two trainings of this process create at once."""
 
 
 class MlflowSpec(TrackerSpec):
@@ -117,7 +121,10 @@ class MlflowTracker(Tracker):
         logged = self._continued() if start.step else None
         if logged is None:
             name = self.spec.run_name or self._directory.name
-            run = self._client.create_run(self._experiment(uri or mlflow.get_tracking_uri()), run_name=name)
+            uri = uri or mlflow.get_tracking_uri()
+            with _LOCKS[uri]:
+                experiment = self._experiment(uri)
+            run = self._client.create_run(experiment, run_name=name)
             self._run_id = run.info.run_id
             (self._directory / _ID).parent.mkdir(exist_ok=True)
             write_text(self._directory / _ID, f"{self._run_id}\n")
