@@ -119,7 +119,6 @@ class MuonSpec(OptimizerSpec):
             general = Muon(
                 decay_groups(own, self.learning_rate, self.weight_decay),
                 lr=self.learning_rate,
-                weight_decay=self.weight_decay,
                 momentum=self.momentum,
                 nesterov=self.nesterov,
                 ns_steps=self.iterations,

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gptkit.components.optimizer.modules.base import ParameterByParameter
 from gptkit.components.optimizer.modules.whole import require_whole
 
 __all__ = ["Adafactor"]
 
 
-class Adafactor(torch.optim.Optimizer):
+class Adafactor(ParameterByParameter):
     """Adam with a second moment of the rows and one of the columns of a matrix, and updates of bounded size.
 
     Args:
@@ -45,35 +46,18 @@ class Adafactor(torch.optim.Optimizer):
         factored: bool,
         cautious: bool,
     ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": 0.0})
+        super().__init__(params, lr=lr, cautious=cautious)
         self.decay_exponent = decay_exponent
         self.clip_threshold = clip_threshold
         self.eps = eps
         self.beta1 = beta1
         self.scale_parameter = scale_parameter
         self.factored = factored
-        self.cautious = cautious
         require_whole("adafactor", self)
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
-        return loss
-
-    def _update(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
-        assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state["step"] = 0
-        state["step"] += 1
-        update = self._normalized(parameter.grad, state)
+    def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        state["step"] = state.get("step", 0) + 1
+        update = self._normalized(gradient, state)
         update.div_((_rms(update) / self.clip_threshold).clamp_(min=1.0))
         if self.scale_parameter:
             update.mul_(_rms(parameter).clamp_(min=self.eps[1]))
@@ -81,12 +65,7 @@ class Adafactor(torch.optim.Optimizer):
             if "average" not in state:
                 state["average"] = torch.zeros_like(update)
             update = state["average"].lerp_(update, 1 - self.beta1)
-        decay = group["lr"] * group["weight_decay"]
-        if self.cautious:
-            parameter.sub_(torch.where(update * parameter >= 0, parameter, 0), alpha=decay)
-        else:
-            parameter.mul_(1 - decay)
-        parameter.add_(update, alpha=-group["lr"])
+        self.descend(parameter, update, group)
 
     def _normalized(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         """Update the second moments, and return the gradient divided by the root of their estimate of each entry."""

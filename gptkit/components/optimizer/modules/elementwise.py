@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from gptkit.components.optimizer.modules.base import Optimizer
+
 __all__ = ["Batch", "Elementwise"]
 
 _MOST = 1 << 26
@@ -36,7 +38,7 @@ class Batch:
         return [_local(state[entry]) for state in self.states]
 
 
-class Elementwise(torch.optim.Optimizer):
+class Elementwise(Optimizer):
     """Base of optimizers that update many parameters at once with `torch._foreach` functions.
 
     The state of a parameter has its number of updates, `step`, and the tensors `entries`.
@@ -56,16 +58,9 @@ class Elementwise(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": 0.0})
         self.cautious = cautious
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for batch in self._batches(group["params"]):
-                self.update(batch, group)
-        return loss
+    def update_group(self, group: dict[str, Any]) -> None:
+        for batch in self._batches(group["params"]):
+            self.update(batch, group)
 
     def update(self, batch: Batch, group: dict[str, Any]) -> None:
         """Update the parameters and the state of a batch."""

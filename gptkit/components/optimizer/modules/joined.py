@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
+from gptkit.components.optimizer.modules.base import Optimizer
+
 __all__ = ["Joined"]
 
 
-class Joined(torch.optim.Optimizer):
+class Joined(Optimizer):
     """Combination of several optimizers of disjoint parameters, with one `param_groups` and one `state_dict`."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]) -> None:
@@ -24,14 +26,9 @@ class Joined(torch.optim.Optimizer):
             part.param_groups = [next(groups) for _ in part.param_groups]
             part.state = self.state
 
-    def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def update_groups(self) -> None:
         for part in self._parts:
             part.step()
-        return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

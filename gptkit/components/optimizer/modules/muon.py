@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gptkit.components.optimizer.modules.base import ParameterByParameter
+
 __all__ = ["NEWTON_SCHULZ", "POLAR_EXPRESS", "Muon", "orthogonalize"]
 
 NEWTON_SCHULZ = ((3.4445, -4.775, 2.0315),)
@@ -37,7 +39,7 @@ POLAR_EXPRESS = (
 """Coefficients of iteration 1, 2, …, those of the last one for all later iterations; arXiv 2505.16932, algorithm 1."""
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(ParameterByParameter):
     """`torch.optim.Muon` for matrices and stacks of matrices, all matrices of a tensor at once, with more options.
 
     Args:
@@ -53,7 +55,6 @@ class Muon(torch.optim.Optimizer):
         params: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
         *,
         lr: float,
-        weight_decay: float,
         momentum: float,
         nesterov: bool,
         ns_steps: int,
@@ -62,35 +63,21 @@ class Muon(torch.optim.Optimizer):
         neuron_beta: float | None = None,
         cautious: bool = False,
     ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        super().__init__(params, lr=lr, cautious=cautious)
+        self.momentum = momentum
         self.nesterov = nesterov
         self.ns_steps = ns_steps
         self.match_rms = match_rms
         self.coefficients = POLAR_EXPRESS if polar_express else NEWTON_SCHULZ
         self.safety = _SAFETY if polar_express else 1.0
         self.neuron_beta = neuron_beta
-        self.cautious = cautious
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
-        return loss
-
-    def _update(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
-        gradient, state, momentum = parameter.grad, self.state[parameter], group["momentum"]
-        assert gradient is not None
+    def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         if not state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         buffer = state["momentum_buffer"]
-        buffer.lerp_(gradient, 1 - momentum)
-        averaged = gradient.lerp(buffer, momentum) if self.nesterov else buffer
+        buffer.lerp_(gradient, 1 - self.momentum)
+        averaged = gradient.lerp(buffer, self.momentum) if self.nesterov else buffer
         direction = orthogonalize(averaged, self.ns_steps, self.coefficients, safety=self.safety)
         rows, columns = parameter.shape[-2:]
         ratio = 0.2 * math.sqrt(max(rows, columns)) if self.match_rms else math.sqrt(max(1, rows / columns))
@@ -98,12 +85,7 @@ class Muon(torch.optim.Optimizer):
             direction = self._normalized(direction.to(parameter.dtype), state, self.neuron_beta)
             # The normalized update has the root mean square 0.2 that `match_rms` stands for, whatever the rank.
             ratio = 0.2 * math.sqrt(rows * columns) if self.match_rms else ratio
-        decay = group["lr"] * group["weight_decay"]
-        if self.cautious:
-            parameter.sub_(torch.where(direction * parameter >= 0, parameter, 0), alpha=decay)
-        else:
-            parameter.mul_(1 - decay)
-        parameter.add_(direction, alpha=-group["lr"] * ratio)
+        self.descend(parameter, direction, group, ratio)
 
     def _normalized(self, direction: Tensor, state: dict[str, Any], beta: float) -> Tensor:
         """Return the update with rows divided by their second moments; its norm is 1 to match AdamW, else unchanged."""

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gptkit.components.optimizer.modules.base import ParameterByParameter
 from gptkit.components.optimizer.modules.whole import require_whole
 
 __all__ = ["SOAP"]
 
 
-class SOAP(torch.optim.Optimizer):
+class SOAP(ParameterByParameter):
     """Adam in the eigenbasis of Shampoo's preconditioner.
 
     Args:
@@ -41,7 +42,7 @@ class SOAP(torch.optim.Optimizer):
         every: int,
         max_dimension: int,
     ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": 0.0})
+        super().__init__(params, lr=lr)
         self.betas = betas
         self.preconditioner_beta = preconditioner_beta
         self.eps = eps
@@ -49,21 +50,8 @@ class SOAP(torch.optim.Optimizer):
         self.max_dimension = max_dimension
         require_whole("soap", self)
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
-        return loss
-
-    def _update(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
-        assert parameter.grad is not None
-        gradient, state = parameter.grad.to(torch.promote_types(parameter.dtype, torch.float32)), self.state[parameter]
+    def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        gradient = gradient.to(torch.promote_types(parameter.dtype, torch.float32))
         if not state:
             state["step"] = 0
             state["average"] = torch.zeros_like(gradient)
@@ -76,8 +64,7 @@ class SOAP(torch.optim.Optimizer):
         mean = _rotated(average, state) / (1 - beta1 ** state["step"])
         denominator = (square / (1 - beta2 ** state["step"])).sqrt_().add_(self.eps)
         update = _rotated(mean.div_(denominator), state, back=True)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update.to(parameter.dtype), alpha=-group["lr"])
+        self.descend(parameter, update.to(parameter.dtype), group)
 
     def _precondition(self, gradient: Tensor, state: dict[str, Any]) -> None:
         """Update the preconditioners, and the eigenvectors if it is time."""
