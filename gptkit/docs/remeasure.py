@@ -1,14 +1,15 @@
 """Measure what pages show from stored files, and write these files: ``python -m gptkit.docs.remeasure``.
 
 It takes about ten minutes. Run it when attentions, positions, the modules of measured components or conformance checks
-change; the tests fail when what is stored differs from what is measured. ``conformance`` alone, two minutes, is enough when
-other components change: their pages are correct without it, but take longer to build.
+change; the tests fail when what is stored differs from what is measured. ``sizes conformance``, without combinations, is
+enough when other components change: their pages are correct without it, but take longer to build. Of sizes and conformance
+checks, those of components whose sources have changed are measured; ``--again`` measures the sizes of all.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from gptkit.core.registry import Registry, default_registry
 __all__ = ["main"]
 
 
-def main(names: Sequence[str] = ()) -> None:
+def main(names: Sequence[str] = (), *, again: bool = False) -> None:
     """Write the sizes of components, the outcomes of pairs of attention and position, and those of the conformance checks.
 
     Args:
         names: ``sizes``, ``combinations`` or ``conformance``, to write some of them.
+        again: measure the sizes of components whose sources have not changed, too.
     """
     from gptkit.docs.checked import checked
     from gptkit.docs.combinations import stored as pairs
@@ -35,7 +37,7 @@ def main(names: Sequence[str] = ()) -> None:
         return outcomes.stored_data(registry, checked(registry, stored=False))
 
     files: dict[str, tuple[Path, Callable[[Registry], Any]]] = {
-        "sizes": (expressions.STORED, expressions.stored_data),
+        "sizes": (expressions.STORED, expressions.stored_data if again else expressions.refreshed_data),
         "combinations": (pairs.STORED, pairs.stored_data),
         "conformance": (outcomes.STORED, conformance),
     }
@@ -51,4 +53,10 @@ def _write(file: Path, measure: Callable[[Registry], Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description="Measure what pages show from stored files.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="sizes, combinations or conformance; by default all")
+    parser.add_argument("--again", action="store_true", help="measure sizes of components that have not changed, too")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - {"sizes", "combinations", "conformance"}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    main(arguments.names, again=arguments.again)

@@ -16,8 +16,9 @@ from torch import nn
 
 from gptkit.core.hooks import hookimpl
 from gptkit.core.registry import Registry, default_registry
+from gptkit.docs.digests import own_sources
 from gptkit.docs.sizes import expressions
-from gptkit.docs.sizes.expressions import QUANTITIES, Sizes, fitted, sizes, stored_data
+from gptkit.docs.sizes.expressions import QUANTITIES, Sizes, fitted, refreshed_data, sizes, stored_data
 from gptkit.docs.sizes.measuring import KINDS, Meter
 from gptkit.docs.sizes.polynomial import Point, Polynomial, fit
 from gptkit.docs.sizes.section import section
@@ -176,6 +177,35 @@ def test_sizes_are_measured_where_sources_have_changed(builtin: Registry, monkey
     monkeypatch.undo()
     monkeypatch.setattr(expressions, "own_sources", lambda cls, registry: "others")
     assert of("feedforward", "mlp", builtin) == before
+
+
+def test_most_stored_sizes_are_current() -> None:
+    """The pages are made fast only if few components must be measured for them."""
+    registry = registry_of()
+    stored = json.loads(expressions.STORED.read_text(encoding="utf-8"))
+    classes = {name: registry.component(*name.split(" ", 1)) for name in stored}
+    stale = [name for name, cls in classes.items() if stored[name]["sources"] != own_sources(cls, registry)]
+    assert len(stale) < 0.1 * len(stored), f"{stale}: run python -m gptkit.docs.remeasure sizes"
+
+
+def test_only_components_with_other_sources_are_measured_again(builtin: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = builtin
+    stored = json.loads(expressions.STORED.read_text(encoding="utf-8"))
+    for name, each in stored.items():
+        each["sources"] = own_sources(registry.component(*name.split(" ", 1)), registry)
+    changed = stored["norm rms"] | {"sources": "others"}
+    changed["example"] = changed["example"] | {"numbers": None}
+    measured: list[str] = []
+    measure = Meter.measure
+
+    def counted(self: Meter, point: Point) -> object:
+        measured.append(self._kind)
+        return measure(self, point)
+
+    monkeypatch.setattr(Meter, "measure", counted)
+    monkeypatch.setattr(expressions, "_stored", lambda: {**stored, "norm rms": changed})
+    assert refreshed_data(registry) == stored
+    assert set(measured) == {"norm"}
 
 
 def test_every_measured_component_is_stored() -> None:

@@ -22,7 +22,18 @@ from gptkit.docs.sizes.measuring import KINDS, Measured, Meter
 from gptkit.docs.sizes.polynomial import Polynomial, fit, points
 from gptkit.docs.stored_file import read_stored
 
-__all__ = ["NAMED", "QUANTITIES", "STORED", "Expression", "Fitted", "Sizes", "fitted", "sizes", "stored_data"]
+__all__ = [
+    "NAMED",
+    "QUANTITIES",
+    "STORED",
+    "Expression",
+    "Fitted",
+    "Sizes",
+    "fitted",
+    "refreshed_data",
+    "sizes",
+    "stored_data",
+]
 
 QUANTITIES = ("parameters", "flops", "cache")
 STORED = Path(__file__).with_name("measured.json")
@@ -92,15 +103,20 @@ def sizes(cls: type[Component], registry: Registry) -> Sizes | None:
         example = _example(data, known, own_sources(cls, registry))
         if example is not None:
             return example
-    return _measured(cls, registry, known)
+    return _measured(*_verified(cls, registry, known))
 
 
-def _measured(cls: type[Component], registry: Registry, known: Fitted | None) -> Sizes:
-    """Return the sizes with expressions that agree with models measured now: the known ones, or new ones."""
+def _verified(cls: type[Component], registry: Registry, known: Fitted | None) -> tuple[Fitted, Meter]:
+    """Return expressions that agree with models measured now: the known ones, or new ones."""
     meter = Meter(cls, registry, derived=known is None or known.derived)
     if known is None or not _agree(meter, known):
         known = fitted(cls, registry)
         meter = Meter(cls, registry, derived=known.derived)
+    return known, meter
+
+
+def _measured(known: Fitted, meter: Meter) -> Sizes:
+    """Return the sizes with these expressions, without those that do not agree with the named size."""
     point = _named(meter)
     measured = meter.measure(point)
     numbers = None if measured is None else {quantity: _number(measured, quantity) for quantity in QUANTITIES}
@@ -153,17 +169,34 @@ def stored_data(registry: Registry, names: Container[str] | None = None) -> dict
         registry: the registry of the components.
         names: the components that are measured, such as ``norm rms``; by default all.
     """
+    return {name: _entry(cls, registry, None) for name, cls in _built_in(registry).items() if names is None or name in names}
+
+
+def refreshed_data(registry: Registry) -> dict[str, Any]:
+    """Return the content of the stored file, measured only where a component's own sources have changed since.
+
+    Args:
+        registry: the registry of the components.
+    """
     result = {}
-    for kind in KINDS:
-        for name, entry in registry.entries(kind).items():
-            if entry.plugin.built_in and (names is None or f"{kind} {name}" in names):
-                result[f"{kind} {name}"] = _entry(entry.cls, registry, fitted(entry.cls, registry))
+    for name, cls in _built_in(registry).items():
+        data = _stored().get(name)
+        known = _known(data)
+        current = known is not None and _example(data, known, own_sources(cls, registry)) is not None
+        result[name] = data if current else _entry(cls, registry, known)
     return result
 
 
-def _entry(cls: type[Component], registry: Registry, known: Fitted) -> dict[str, Any]:
+def _built_in(registry: Registry) -> dict[str, type[Component]]:
+    """Return the built-in components that have sizes, by kind and name."""
+    entries = {f"{kind} {name}": entry for kind in KINDS for name, entry in registry.entries(kind).items()}
+    return {name: entry.cls for name, entry in entries.items() if entry.plugin.built_in}
+
+
+def _entry(cls: type[Component], registry: Registry, known: Fitted | None) -> dict[str, Any]:
     """Return what is stored of a component, as plain data."""
-    result = _measured(cls, registry, known)
+    known, meter = _verified(cls, registry, known)
+    result = _measured(known, meter)
     numbers = None if result.numbers is None else dict(result.numbers)
     example = {"point": dict(result.point), "numbers": numbers, "fixed": dict(result.fixed)}
     plain = _plain(Fitted(result.expressions, known.fixed, known.derived))
