@@ -134,6 +134,13 @@ def test_every_built_in_kind_has_figures(builtin: Registry) -> None:
     assert set(KINDS) == set(builtin.kinds())
 
 
+def test_warnings_about_what_is_drawn_are_omitted(caplog: pytest.LogCaptureFixture) -> None:
+    drawn = figure.__wrapped__(registry_of().component("callback", "skip-spikes"), registry_of())
+    assert drawn is not None
+    assert "steps are skipped" in drawn.html()
+    assert not caplog.records
+
+
 def test_engine_shares_its_steps() -> None:
     registry = registry_of()
     drawn = figure(registry.component("engine", "native"), registry)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -66,7 +68,7 @@ def figure(cls: type[Component], registry: Registry) -> Figure | None:
     draw: Callable[[type[Component], Registry], Figure] = importlib.import_module(
         f"gptkit.docs.figures.kinds.{KINDS[cls.kind]}"
     ).draw
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _without_warnings():
         torch.manual_seed(0)
         try:
             return draw(cls, registry)
@@ -81,3 +83,15 @@ def figure(cls: type[Component], registry: Registry) -> Figure | None:
             distribution = entry.plugin.distribution if entry else "DISTRIBUTION"
             checks = f"Run `gptkit plugin check {distribution}`; the figure builds the component as the checks do."
             raise GptkitError(f"the figure of {name} could not be drawn: {reason}", hint=own or checks) from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Omit warnings: they are about the small models and corpora of a figure, which readers do not have."""
+    logger = logging.getLogger("gptkit")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
