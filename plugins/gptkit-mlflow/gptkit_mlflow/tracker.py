@@ -30,7 +30,8 @@ _STORE = "mlflow/mlflow.db"
 _SQLITE = "sqlite:///"
 _EXPERIMENT = "gptkit"
 _END_TIMEOUT = 60.0
-"""Seconds to wait at the end of a training."""
+_FAILED_TIMEOUT = 5.0
+"""Seconds to wait at the end of a training, and after this tracker failed."""
 _PARAMS_PER_CALL, _KEY_LENGTH, _VALUE_LENGTH = 100, 250, 6000
 """MLflow's limits for the parameters of a call, and for the characters of a parameter's name and value."""
 _LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -100,13 +101,17 @@ class MlflowTracker(Tracker):
         worker, self._worker = self._worker, None
         if worker is None:
             return
+        timeout = _END_TIMEOUT
+        if worker.failed and self._run_id:
+            # The run would seem to continue for ever. A store that failed may not answer this either.
+            worker, timeout = Worker(), _FAILED_TIMEOUT
         interrupted = isinstance(error, KeyboardInterrupt)
         status = "FINISHED" if error is None else "KILLED" if interrupted else "FAILED"
         if error is None or interrupted:
             now = int(time.time() * 1000)
             worker.submit(lambda: self._log(step, _summary(self._directory), now))
         worker.submit(lambda: self._client.set_terminated(self._run_id, status))
-        worker.close(_END_TIMEOUT)
+        worker.close(timeout)
 
     def _start(self, start: TrainingStart) -> None:
         import mlflow

@@ -22,6 +22,11 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="gptkit-mlflow", daemon=True)
         self._thread.start()
 
+    @property
+    def failed(self) -> bool:
+        """Whether a call raised an exception."""
+        return self._error is not None
+
     def submit(self, call: Callable[[], None]) -> None:
         """Make a call after those submitted before; raise the exception of an earlier one."""
         if self._error is not None:

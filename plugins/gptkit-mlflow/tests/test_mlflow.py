@@ -199,6 +199,18 @@ def test_server_that_is_down_disables_the_tracker_once(
     assert messages[0].startswith("tracker 'mlflow' failed and is disabled for the rest of the training")
 
 
+def test_a_run_whose_recording_failed_is_ended(project: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: MlflowClient, run_id: str, text: str, file: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MlflowClient, "log_text", refuse)
+    spec = (project / "gpt.yaml").read_text(encoding="utf-8")
+    (project / "gpt.yaml").write_text(spec.replace("steps: 4", "steps: 4, sample_every: 1"), encoding="utf-8")
+    assert gptkit.train(str(project / "gpt.yaml"), str(project / "run")).finished
+    (run,) = runs(store)
+    assert run.info.status == "FAILED"
+
+
 def test_training_without_a_tracking_uri_records_in_its_directory(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
