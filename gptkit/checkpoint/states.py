@@ -6,7 +6,7 @@ Nothing is pickled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,7 +85,8 @@ def pack_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, take: Tak
     """Split an optimizer's state into JSON and tensors, as `pack`; parameters are identified by their names in the model."""
     names = _parameter_names(model, optimizer)
     state = optimizer.state_dict()
-    by_name = {names[index]: value for index, value in state["state"].items()}
+    # Those without a state, such as parameters that no gradient has reached, are written too: a missing one is damage.
+    by_name = {name: state["state"].get(index, {}) for index, name in enumerate(names)}
     groups = [{**group, "params": [names[index] for index in group["params"]]} for group in state["param_groups"]]
     packed_state, tensors = pack(by_name, "state", "the optimizer", names, take)
     packed_groups, more = pack(groups, "group", "the optimizer", (), take)
@@ -115,23 +116,34 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, file: P
             raise ValueError("its parameter groups differ")
         # A setting that is missing, as in a damaged or an older file, is that of the new optimizer.
         groups = [{**new, **group} for new, group in zip(optimizer.param_groups, groups, strict=True)]
+        states = unpack(packed["state"], tensors)
+        if states and (missing := [name for name in names if name not in states]):
+            raise ValueError(f"it has no state of {missing[0]}")
         state = {
             index[name]: _each_tensor(value, partial(_share, model, name, own[name]))
-            for name, value in unpack(packed["state"], tensors).items()
+            for name, value in states.items()
+            if value
         }
         optimizer.load_state_dict({"state": state, "param_groups": groups})
-        _require_equal_keys(optimizer)
+        _require_equal_keys(optimizer, {id(own[name]) for name, value in states.items() if not value})
     except (AttributeError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"{file} does not fit the optimizer: {error}", hint="Resume with the spec that the run was started with."
         ) from error
 
 
-def _require_equal_keys(optimizer: torch.optim.Optimizer) -> None:
-    """Raise an error if the states of two parameters of one group and shape have different entries."""
+def _require_equal_keys(optimizer: torch.optim.Optimizer, without: Collection[int]) -> None:
+    """Raise an error if the states of two parameters of one group and shape have different entries.
+
+    Args:
+        optimizer: the restored optimizer.
+        without: `id` of each parameter that had no state.
+    """
     known: dict[Any, tuple[set[str], set[str]]] = {}
     for number, group in enumerate(optimizer.param_groups):
         for parameter in group["params"]:
+            if id(parameter) in without:
+                continue
             entries = optimizer.state.get(parameter, {})
             keys = set(entries), {key for key, value in entries.items() if isinstance(value, Tensor)}
             first = known.setdefault((number, parameter.shape), keys)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
@@ -18,6 +19,9 @@ from gptkit.checkpoint import store as module
 from gptkit.checkpoint.store import CheckpointStore, load_weights, read_state, restore_optimizer
 from gptkit.components.optimizer.muon import MuonSpec
 from gptkit.core.errors import CheckpointError
+from gptkit.core.spec import Spec
+from gptkit.files import validate_data
+from gptkit.kinds.optimizer import OptimizerSpec
 from tests.support.bigram import Bigram, batch, make_model
 
 
@@ -30,6 +34,16 @@ def trained(spec: Any = None) -> tuple[Bigram, torch.optim.Optimizer]:
         optimizer.step()
         optimizer.zero_grad()
     return model, optimizer
+
+
+class Chosen(Spec):
+    """A spec with an optimizer."""
+
+    optimizer: OptimizerSpec
+
+
+def optimizer_spec(name: str) -> OptimizerSpec:
+    return validate_data({"optimizer": {"name": name, "learning_rate": 0.01}}, Chosen).optimizer
 
 
 @pytest.fixture
@@ -233,6 +247,37 @@ def test_state_of_another_optimizer_is_rejected(store: CheckpointStore) -> None:
     model = make_model()
     with pytest.raises(CheckpointError, match="does not fit the optimizer"):
         restore_optimizer(torch.optim.SGD(model.parameters()), model, path, read_state(path))
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "soap", "lion", "adafactor", "ademamix", "adopt", "schedule-free"])
+def test_parameter_that_no_gradient_has_reached_has_no_state(store: CheckpointStore, name: str) -> None:
+    """Its twin has one, in the same group and with the same shape."""
+    model = make_model(dropout=0.0)
+    model.unused = nn.Linear(model.mix.in_features, model.mix.out_features)
+    spec = optimizer_spec(name)
+
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            inputs, targets, _ = batch(step, 4, 0)
+            model(inputs, targets).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    optimizer = spec.build(model)
+    train(model, optimizer, range(2))
+    path = store.save(2, model, optimizer, {})
+    fresh = copy.deepcopy(model)
+    other = spec.build(fresh)
+    restore_optimizer(other, fresh, path, read_state(path))
+    train(model, optimizer, range(2, 4))
+    train(fresh, other, range(2, 4))
+    assert equal(dict(model.state_dict()), dict(fresh.state_dict()))
+
+    state = json.loads((path / "state.json").read_text())
+    entries = state["optimizer"]["state"]["dict"]
+    entries.remove(next(entry for entry in entries if entry[0] == "mix.bias"))
+    with pytest.raises(CheckpointError, match=r"it has no state of mix\.bias"):
+        restore_optimizer(spec.build(fresh), fresh, path, state)
 
 
 def test_newer_format_is_reported(store: CheckpointStore) -> None:
