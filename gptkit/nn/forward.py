@@ -173,6 +173,13 @@ class Forward(Exchange):
             return self.valid_BT
         return self.once("counted", lambda: documents_BT >= 0)
 
+    def counted_mean(self, values_BT: Tensor) -> Tensor:
+        """Return the mean of values of tokens, (B, T), over those that auxiliary losses count; 0 if there are none."""
+        counted_BT = self.counted_BT
+        if counted_BT is None:
+            return values_BT.mean()
+        return values_BT.masked_fill(~counted_BT, 0).sum() / counted_BT.sum().clamp_min(1)
+
     @property
     def positions(self) -> Tensor:
         """Positions of this call's tokens: (T,) if all rows have the same, else (B, T). Padding has position 0."""

@@ -193,6 +193,4 @@ class BlockSparseAttention(GroupedQueryAttention):
         scaled_BJTS = selection.scores * self.indexer.d_index**-0.5
         log_q_BJTS = scaled_BJTS.masked_fill(~(selection.chosen & visible_B1TS), lowest).log_softmax(dim=-1)
         divergence_BT = (torch.xlogy(p_BJTS, p_BJTS) - p_BJTS * log_q_BJTS).sum(dim=-1).mean(dim=1)
-        if forward.counted_BT is not None:
-            divergence_BT = divergence_BT[forward.counted_BT]
-        forward.add_loss("indexer", divergence_BT.mean() * (weight / self.n_layers))
+        forward.add_loss("indexer", forward.counted_mean(divergence_BT) * (weight / self.n_layers))

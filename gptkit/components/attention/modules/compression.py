@@ -88,9 +88,7 @@ def divergence(weights_BHTN: Tensor, scores_BTN: Tensor, forward: Forward) -> Te
     p_BTN = weights_BHTN.detach().to(scores_BTN.dtype).mean(dim=1)
     p_BTN = p_BTN / p_BTN.sum(dim=-1, keepdim=True).clamp(min=1e-20)
     divergence_BT = (torch.xlogy(p_BTN, p_BTN) - p_BTN * scores_BTN.log_softmax(dim=-1)).sum(dim=-1)
-    if forward.counted_BT is not None:
-        divergence_BT = divergence_BT[forward.counted_BT]
-    return divergence_BT.mean()
+    return forward.counted_mean(divergence_BT)
 
 
 class Compressor(nn.Module):

@@ -142,6 +142,4 @@ class SparseLatentAttention(LatentAttention):
             p_BTS = weights.mean(dim=1)
         log_q_BTS = selection.scores.log_softmax(dim=-1)
         divergence_BT = (torch.xlogy(p_BTS, p_BTS) - p_BTS * log_q_BTS).sum(dim=-1)
-        if forward.counted_BT is not None:
-            divergence_BT = divergence_BT[forward.counted_BT]
-        forward.add_loss("indexer", divergence_BT.mean() * (weight / self.n_layers))
+        forward.add_loss("indexer", forward.counted_mean(divergence_BT) * (weight / self.n_layers))
