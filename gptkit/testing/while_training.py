@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gptkit.model.gpt import GPT
 from gptkit.nn.after_step import after_step
+from gptkit.nn.head import IGNORED
 from gptkit.testing.check import Checks, differ, expect, same
 from gptkit.testing.subject import VOCAB, Subject, token_ids
 
@@ -21,6 +22,8 @@ __all__ = ["checks"]
 checks = Checks()
 
 _CHANGED = (3, 8, 11)
+PADDING = -1
+"""The document of padding in packed rows."""
 
 
 @checks.add(
@@ -54,6 +57,39 @@ def _leak(model: GPT) -> int | None:
         if bool(differ(logits(changed_BT), plain)[:, :at].any()):
             return at
     return None
+
+
+@checks.add(
+    "losses-exclude-padding",
+    "Packed rows end with padding, or consist of it; auxiliary losses that count it depend on the packing.",
+)
+def losses_exclude_padding(subject: Subject) -> None:
+    model = copy.deepcopy(subject.model()).train()
+    ids_BT, documents_BT = token_ids(2, 12), torch.zeros(2, 12, dtype=torch.long)
+    documents_BT[:, 7:] = PADDING
+    first = _auxiliary(model, ids_BT, documents_BT)
+    if not first:
+        return
+    changed_BT = ids_BT.clone()
+    changed_BT[:, 7:] = (changed_BT[:, 7:] + 3) % VOCAB
+    remedy = "count the tokens where forward.counted_BT is True, as forward.counted_mean does"
+    for name, value in _auxiliary(model, changed_BT, documents_BT).items():
+        same(value, first[name], f"the auxiliary loss {name!r} depends on the padding of packed rows; {remedy}")
+    for name, value in _auxiliary(model, ids_BT, torch.full_like(documents_BT, PADDING)).items():
+        finite = bool(value.isfinite())
+        expect(finite, f"of rows that are padding only, the auxiliary loss {name!r} is {value.tolist()}; {remedy}")
+
+
+def _auxiliary(model: GPT, ids_BT: Tensor, documents_BT: Tensor) -> dict[str, Tensor]:
+    """Return the auxiliary losses of a forward pass in training, without the main one."""
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    targets_BT = ids_BT.roll(-1, 1).masked_fill(documents_BT.roll(-1, 1) == PADDING, IGNORED)
+    targets_BT[:, -1] = IGNORED
+    torch.manual_seed(5)  # dropout is the same in each call
+    losses = model(ids_BT, targets_BT, documents_BT=documents_BT).losses
+    after_step(model)  # counts of this call
+    model.load_state_dict(state)
+    return {name: value.detach() for name, value in losses.items()}
 
 
 @checks.add(

@@ -178,6 +178,7 @@ class NetworkCountsPadding(WrongNetwork):
     name: Literal["network-counts-padding"] = "network-counts-padding"  # type: ignore[assignment]
     runtime_class = Runtime
     caught_by = "padding-does-not-count"
+    also = ("losses-exclude-padding",)
 
 
 class SkipsTheNetwork(WrongNetwork):

@@ -247,7 +247,7 @@ class PenalizesInEvaluation(WrongHead):
     name: Literal["penalizes-in-evaluation"] = "penalizes-in-evaluation"
     runtime = Runtime
     caught_by = "plain-loss-in-eval"
-    also = ("losses-ignore-tokens",)
+    also = ("losses-exclude-padding", "losses-ignore-tokens")
 
 
 class HalvesTheLossOfParts(WrongHead):

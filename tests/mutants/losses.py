@@ -1,4 +1,4 @@
-"""Heads whose loss has one error each, which ordinary targets do not show."""
+"""Modules whose losses or evaluation have one error each, which ordinary inputs do not show."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gptkit.components.feedforward.mlp import MLPSpec
+from gptkit.components.feedforward.modules.mlp import MLP
 from gptkit.components.head.linear import LinearHeadSpec
 from gptkit.components.head.modules.linear import LinearHead
 from gptkit.nn.forward import Forward
-from tests.mutants.mutant import WithRuntime
+from tests.mutants.mutant import ANYTHING, WithRuntime
 
 
 class WrongLoss(WithRuntime, LinearHeadSpec):
@@ -96,3 +98,66 @@ class PenalizesIgnoredTokens(WrongLoss):
     name: Literal["penalizes-ignored-tokens"] = "penalizes-ignored-tokens"
     runtime_class = Runtime
     caught_by = "losses-ignore-tokens"
+    also = ("losses-exclude-padding",)
+
+
+class PenalizesPaddingToo(WithRuntime, MLPSpec):
+    """Add the mean size of all outputs as an auxiliary loss, also of those of padding."""
+
+    class Runtime(MLP):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            y_BTE = super().forward(x_BTE, forward)
+            if self.training:
+                forward.add_loss("size", y_BTE.square().mean())
+            return y_BTE
+
+    name: Literal["penalizes-padding-too"] = "penalizes-padding-too"
+    twin_class = MLPSpec
+    runtime_class = Runtime
+    caught_by = "losses-exclude-padding"
+
+
+class PenaltyOfNothing(WithRuntime, MLPSpec):
+    """Add the mean size of the outputs that count, which is NaN where none does."""
+
+    class Runtime(MLP):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            y_BTE = super().forward(x_BTE, forward)
+            if self.training:
+                counted_BT = forward.counted_BT
+                forward.add_loss("size", (y_BTE if counted_BT is None else y_BTE[counted_BT]).square().mean())
+            return y_BTE
+
+    name: Literal["penalty-of-nothing"] = "penalty-of-nothing"
+    twin_class = MLPSpec
+    runtime_class = Runtime
+    caught_by = "losses-exclude-padding"
+
+
+class DrawsInEvaluation(WithRuntime, MLPSpec):
+    """Draw random numbers in evaluation, without using them."""
+
+    class Runtime(MLP):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            torch.rand(1)
+            return super().forward(x_BTE, forward)
+
+    name: Literal["draws-in-evaluation"] = "draws-in-evaluation"
+    twin_class = MLPSpec
+    runtime_class = Runtime
+    caught_by = "eval-is-deterministic"
+
+
+class RareNoise(WithRuntime, MLPSpec):
+    """Add noise in about half of all calls, also in evaluation."""
+
+    class Runtime(MLP):
+        def forward(self, x_BTE: Tensor, forward: Forward) -> Tensor:
+            y_BTE = super().forward(x_BTE, forward)
+            return y_BTE + torch.randn_like(y_BTE) if torch.rand(()) < 0.5 else y_BTE
+
+    name: Literal["rare-noise"] = "rare-noise"
+    twin_class = MLPSpec
+    runtime_class = Runtime
+    caught_by = "eval-is-deterministic"
+    also = ANYTHING

@@ -72,6 +72,7 @@ class HashCountsPadding(WrongHash):
     name: Literal["hash-counts-padding"] = "hash-counts-padding"
     runtime_class = with_padding(HashRouter)  # type: ignore[assignment]
     caught_by = "padding-does-not-count"
+    also = ("losses-exclude-padding",)
 
 
 class WrongSqrtSoftplus(WithRuntime, SqrtSoftplusSpec):
@@ -130,6 +131,7 @@ class BalancesPadding(WrongSqrtSoftplus):
     name: Literal["balances-padding"] = "balances-padding"
     runtime_class = with_padding(SqrtSoftplus)  # type: ignore[assignment]
     caught_by = "padding-does-not-count"
+    also = ("losses-exclude-padding",)
 
 
 class WritesWeightsOfTheChosen(Mutant, SigmoidSpec):

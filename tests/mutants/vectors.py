@@ -205,6 +205,7 @@ class LossPastTheContext(WrongFeedForward):
     name: Literal["loss-past-the-context"] = "loss-past-the-context"
     runtime = Runtime
     caught_by = "recomputes"
+    also = ("losses-exclude-padding",)
 
 
 class DropsInEval(WrongFeedForward):
@@ -269,7 +270,7 @@ class BalancedOverTheBatch(WrongRouter):
     name: Literal["balanced-over-the-batch"] = "balanced-over-the-batch"
     runtime = Runtime
     caught_by = "routes-token-by-token"
-    also = ("padding-does-not-count",)
+    also = ("losses-exclude-padding", "padding-does-not-count")
 
 
 class PaddingCounts(WrongRouter):
@@ -282,6 +283,7 @@ class PaddingCounts(WrongRouter):
     name: Literal["padding-counts"] = "padding-counts"
     runtime = Runtime
     caught_by = "padding-does-not-count"
+    also = ("losses-exclude-padding",)
 
 
 class WrongBlock(Mutant, PreNormSpec):
