@@ -32,6 +32,7 @@ __all__ = [
     "Written",
     "fill",
     "linear",
+    "number",
     "walk",
     "written",
     "written_stacked",
@@ -226,6 +227,11 @@ def linear(context: WritingContext, d_in: str, d_out: str, *, bias: bool) -> str
     if spec is None:
         return f"nn.Linear({d_in}, {d_out}{'' if bias else ', bias=False'})"
     return written(spec, context).call("construct", d_in=d_in, d_out=d_out, bias="" if bias else ", bias=False")
+
+
+def number(value: float) -> str:
+    """Return a number as source that has exactly its value: ``2`` for 2.0, else all digits."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e6 else repr(value)
 
 
 def fill(template: str, **values: Any) -> str:

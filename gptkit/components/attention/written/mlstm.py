@@ -54,7 +54,7 @@ class $class_name(nn.Module):
             c_BHKV, n_BHK1, m_BHK1 = state_BHKU.split(($D_STATE_VALUE, 1, 1), dim=-1)
             exponent_BH11 = exponent_BTH[:, t, :, None, None]
             decayed_BHK1 = forget_BTH[:, t, :, None, None] + m_BHK1
-            m_BHK1 = torch.maximum(decayed_BHK1, exponent_BH11)
+            m_BHK1 = torch.maximum(decayed_BHK1, exponent_BH11).detach()  # it cancels out
             kept_BHK1 = torch.exp(decayed_BHK1 - m_BHK1)
             k_BHK1 = torch.exp(exponent_BH11 - m_BHK1) * k_BTHK[:, t, :, :, None]
             c_BHKV = kept_BHK1 * c_BHKV + k_BHK1 * v_BTHV[:, t, :, None]

@@ -129,6 +129,11 @@ def engram(spec: EngramSpec, context: WritingContext) -> Written:
     Raises:
         NotWrittenError: the block within it has residual streams that it cannot change.
     """
+    if any(isinstance(part, type(spec)) for _, part in components(spec.block)):
+        raise NotWrittenError(
+            f"block {spec.name!r} cannot be written out within another one, since both would use one cache",
+            hint="Use one of them.",
+        )
     block = written(spec.block, context)
     kept_as = block.calls.get("kept streams", "")
     if block.calls.get("streams") or (hasattr(spec.block, "streams") and not kept_as):

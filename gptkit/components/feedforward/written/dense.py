@@ -6,7 +6,7 @@ import dataclasses
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, linear, written
+from gptkit.kinds.written import Name, Setting, WritingContext, Written, fill, linear, number, written
 
 if TYPE_CHECKING:
     from gptkit.components.feedforward.gated import GatedSpec
@@ -134,10 +134,10 @@ def _gated(spec: GatedSpec, context: WritingContext, n_experts: int) -> Written:
         dropout=bool(spec.dropout),
         hidden_norm=spec.hidden_norm is not None,
         stored=bool(spec.dropout) or spec.hidden_norm is not None,
-        clamp=f"{spec.clamp:g}" if spec.clamp else "",
+        clamp=number(spec.clamp) if spec.clamp else "",
         up_softcap=f"{spec.up_softcap!r}" if spec.up_softcap else "",
         activated=activation.call("apply", x="gate_BTF"),
-        factor=f"(up_BTF + {spec.up_offset:g})" if spec.up_offset else "up_BTF",
+        factor=f"(up_BTF + {number(spec.up_offset)})" if spec.up_offset else "up_BTF",
         gate_scale=f"{spec.gate_scale!r}" if spec.gate_scale != 1 else "",
         output_scale=f"{spec.output_scale!r}" if spec.output_scale != 1 else "",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.kinds.written import Name, Setting, Written, fill
+from gptkit.kinds.written import Name, Setting, Written, fill, number
 
 if TYPE_CHECKING:
     from gptkit.components.norm.layer import LayerNormSpec
@@ -35,7 +35,7 @@ def written(spec: LayerNormSpec, dim: Name) -> Written:
     settings = {"DIM": Setting(dim), "NORM_EPS": Setting(spec.eps, "added to the variance")}
     fields = ("eps", "scale", "shift", "offset")
     if spec.offset or (spec.shift and not spec.scale):
-        offset = f"{spec.offset:g}"
+        offset = number(spec.offset)
         text = fill(
             _CLASS,
             scale=spec.scale,

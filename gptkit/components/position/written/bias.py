@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gptkit.kinds.position import HeadShape
-from gptkit.kinds.written import Setting, Written, fill
+from gptkit.kinds.written import Setting, Written, fill, number
 
 if TYPE_CHECKING:
     from gptkit.components.position.alibi import AlibiSpec
@@ -65,7 +65,7 @@ def alibi(spec: AlibiSpec, heads: HeadShape) -> Written:
     text = fill(
         _ALIBI,
         geometric=geometric,
-        exponent=f"{-spec.max_exponent:g}",
+        exponent=number(-spec.max_exponent),
         slopes="" if geometric else "\n        ".join(f"{slope!r}," for slope in slopes),
         rounded=spec.rounded,
         times=" / math.sqrt($D_HEAD)" if spec.scaled else "",

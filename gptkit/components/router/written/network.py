@@ -103,9 +103,9 @@ class $class_name(nn.Module):
         """Apply a projection in fp32, since rounding could change the chosen experts."""
         #if any_bias
         bias_R = None if layer.bias is None else layer.bias.float()
-        return F.linear(x_NR, layer.weight.float(), bias_R)
+        return F.linear(x_NR.float(), layer.weight.float(), bias_R)
         #else
-        return F.linear(x_NR, layer.weight.float())
+        return F.linear(x_NR.float(), layer.weight.float())
         #end
 '''
 
