@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from gptkit.kinds.context import BuildContext, LayerParts
@@ -95,6 +96,32 @@ def test_single_head_equals_the_formula() -> None:
     q, k, v = (x @ layer.weight.T + layer.bias for layer in (actual.W_query, actual.W_key, actual.W_value))
     expected = softmax_attention(q, k, v, causal(), 1 / math.sqrt(7)) @ actual.W_output.weight.T
     torch.testing.assert_close(actual(x, forward), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_stacked_heads_are_single_heads_side_by_side() -> None:
+    actual: Any = build({"name": "stacked-heads", "n_heads": 4, "qkv_bias": True})
+    x, forward = inputs()
+    outputs = []
+    for head in actual.stack:
+        q, k, v = (x @ layer.weight.T + layer.bias for layer in (head.W_query, head.W_key, head.W_value))
+        outputs.append(softmax_attention(q, k, v, causal(), 1 / math.sqrt(E // 4)))
+    torch.testing.assert_close(actual(x, forward), torch.cat(outputs, dim=-1), atol=1e-5, rtol=1e-5)
+
+
+def test_multi_head_has_the_matrices_of_stacked_heads_in_one() -> None:
+    stacked: Any = build({"name": "stacked-heads", "n_heads": 4})
+    multi: Any = build({"name": "multi-head", "n_heads": 4})
+    names = ("W_query", "W_key", "W_value")
+    with torch.no_grad():
+        multi.qkv.weight.copy_(torch.cat([getattr(head, name).weight for name in names for head in stacked.stack]))
+        multi.output.weight.copy_(torch.eye(E))
+    x, forward = inputs()
+    torch.testing.assert_close(stacked(x, forward), multi(x, forward), atol=1e-5, rtol=1e-5)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ValidationError, match=f"d_model {E} cannot be split into 5 heads; choose a divisor"):
+        build({"name": "stacked-heads", "n_heads": 5})
 
 
 @pytest.mark.parametrize("scaled", [False, True])

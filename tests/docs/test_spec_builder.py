@@ -352,6 +352,8 @@ NAMED = (
         "linear": "low-rank",
     },
     {"embedding": {"d_embedding": 8}, "position": "learned", "attention": "single-head", "block": "parallel"},
+    {"attention": {"name": "stacked-heads", "n_heads": 2, "qkv_bias": True}, "position": "shaw", "linear": "low-rank"},
+    {"attention": "stacked-heads", "position": "t5-bias"},
     {"attention": {**QK_NORM, "v_norm": "rms"}, "layers": [{"attention": {"reuse_kv": True}}, {}], "n_layers": 5},
     {"feedforward": {"name": "experts", "n_experts": 3, "router": {"name": "hash", "table": True}}},
     {"attention": {**QK_NORM, "qk_norm_width": "full", "tie_kv": True}, "layers": [{}, {"attention": {"reuse_kv": True}}]},

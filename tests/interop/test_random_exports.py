@@ -54,7 +54,7 @@ def test_random_models_have_the_same_logits_in_transformers(seed: int, step: int
             torch.testing.assert_close(loaded(ids_BT).logits, expected, rtol=0, atol=1e-4 * scale)
             text = loaded.generate(ids_BT[:1, :4], max_new_tokens=3, do_sample=False, pad_token_id=0)
             assert text.tolist() == continued(model, ids_BT[:1, :4], 3).tolist()
-    assert n_exported > 0.8 * len(models)
+    assert n_exported > (0.8 if step == 1 else 0.7) * len(models)  # a sample varies more
 
 
 def continued(model: GPT, ids_BT: torch.Tensor, count: int) -> torch.Tensor:

@@ -211,7 +211,11 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "teaching": {
         "attention": {"name": "single-head", "d_head": 6, "qkv_bias": True, "window": 9},
-        "layers": [{}, {"attention": {"name": "simple", "scaled": True}}],
+        "layers": [
+            {},
+            {"attention": {"name": "simple", "scaled": True}},
+            {"attention": {"name": "stacked-heads", "n_heads": 2, "qkv_bias": True}},
+        ],
         "norm": {"name": "layer", "scale": False},
         "block": {"name": "pre-norm", "shortcut": False, "residual_scale": 1.5},
     },

@@ -41,6 +41,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"n_heads": 4, "n_kv_heads": 2, "window": 5, "norm": "none"},
     ],
     "single-head": [{"d_head": 12}, {"window": 5}],
+    "stacked-heads": [{"n_heads": 4}, {"n_heads": 2, "window": 5, "qkv_bias": True}],
     "latent": [
         {"n_heads": 3, "kv_rank": 10, "d_nope": 6, "d_rotary": 8, "d_value": 5},
         {"n_heads": 3, "kv_rank": 10, "q_rank": 7, "d_nope": 6, "d_rotary": 8, "d_value": 5, "bias": True, "window": 5},

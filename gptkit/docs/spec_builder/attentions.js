@@ -90,6 +90,13 @@ const Attentions = (() => {
       for (const each of ["W_query", "W_key", "W_value"]) walk.linear(`${name}.${each}`, layer.linear, walk.d_model, c.d_head, c.qkv_bias);
       if (c.output) walk.linear(name + ".W_output", layer.linear, c.d_head, walk.d_model, false);
     },
+    "stacked-heads": (walk, name, c, layer) => {
+      for (let head = 0; head < c.n_heads; head++) {
+        for (const each of ["W_query", "W_key", "W_value"]) {
+          walk.linear(`${name}.stack.${head}.${each}`, layer.linear, walk.d_model, Math.floor(walk.d_model / c.n_heads), c.qkv_bias);
+        }
+      }
+    },
     "latent": latent,
     "block-sparse": (walk, name, c, layer) => {
       headed(walk, name, c, layer);
@@ -257,9 +264,10 @@ const Attentions = (() => {
     const {position} = layer, hybrid = layer.attention.name === "hybrid", inner = hybrid ? layer.attention.attention : layer.attention;
     if (hybrid) name += ".attention";
     own("position", position);
+    const d_head = inner.name === "stacked-heads" ? Math.floor(walk.d_model / inner.n_heads) : inner.d_head ?? 0;
     if (position.name === "shaw") {
       for (const each of position.values ? ["keys", "values"] : ["keys"]) {
-        walk.matrix(`${name}.position.${each}`, (position.max_distance + 1) * (inner.d_head ?? 0));
+        walk.matrix(`${name}.position.${each}`, (position.max_distance + 1) * d_head);
       }
     } else if (position.name === "t5-bias") {
       const n_heads = ["single-head", "simple"].includes(inner.name) ? 1 : inner.n_heads, size = position.n_buckets * n_heads;

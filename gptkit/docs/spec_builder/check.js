@@ -97,7 +97,7 @@ const Check = (() => {
   const flagged = {
     added_term: c => (c.relative_width ?? null) !== null, softcap: c => (c.softcap ?? null) !== null, sinks: c => c.sinks === true, dropout: c => c.dropout > 0, pattern: c => (c.chunk ?? null) !== null,
   };
-  const SOFTMAX = ["multi-head", "grouped-query", "convolutional", "latent", "simple", "single-head"];
+  const SOFTMAX = ["multi-head", "grouped-query", "convolutional", "latent", "simple", "single-head", "stacked-heads"];
 
   /** What an attention backend cannot compute in a layer; null if it computes all, or if it is not known. */
   function limitation(backend, layer) {
@@ -143,6 +143,9 @@ const Check = (() => {
     }
     if (built && a.name === "single-head" && a.d_head !== x.d_model && !a.output) {
       yield {path: at("attention", "output"), message: `the head of ${a.d_head} features must be projected back to d_model ${x.d_model}`};
+    }
+    if (built && a.name === "stacked-heads" && x.d_model % a.n_heads) {
+      yield {path: at("attention", "n_heads"), message: `d_model ${x.d_model} cannot be split into ${a.n_heads} heads; choose a divisor`};
     }
     if (built && a.name === "gated-delta" && a.n_value_heads % a.n_heads) {
       yield {path: at("attention", "n_value_heads"), message: `${a.n_value_heads} value heads cannot be distributed over ${a.n_heads} heads; choose a multiple`};

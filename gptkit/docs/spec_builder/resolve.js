@@ -107,6 +107,7 @@ const Resolve = (() => {
       c.d_head = c.d_head || x.d_model;
       if (c.output === null) c.output = c.d_head !== x.d_model;
     },
+    "attention stacked-heads": (c, x) => { c.n_heads = c.n_heads || Math.max(1, Math.floor(x.d_model / 64)); },
     "feedforward gated": (c, x) => {
       if (c.d_hidden === null) {
         const wanted = c.expansion === null ? 8 * x.d_model / 3 : c.expansion * x.d_model;

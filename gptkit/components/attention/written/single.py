@@ -1,4 +1,4 @@
-"""Templates of the attentions for teaching: `simple` and `single-head`."""
+"""Templates of the attentions for teaching: `simple`, `single-head` and `stacked-heads`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from gptkit.kinds.written import Setting, WritingContext, Written, fill, linear
 if TYPE_CHECKING:
     from gptkit.components.attention.simple import SimpleSpec
     from gptkit.components.attention.single_head import SingleHeadSpec
+    from gptkit.components.attention.stacked_heads import StackedHeadsSpec
 
-__all__ = ["simple", "single_head"]
+__all__ = ["simple", "single_head", "stacked_heads"]
 
 _CLASS = '''
 class $class_name(nn.Module):
@@ -29,9 +30,13 @@ class $class_name(nn.Module):
     #if weights
     def __init__(self$parameters) -> None:
         super().__init__()
+        #if stacked
+        self.stack = nn.ModuleList($head for _ in range($N_HEADS))
+        #else
         self.W_query = $w_in
         self.W_key = $w_in
         self.W_value = $w_in
+        #end
         #if output
         self.W_output = $w_out
         #end
@@ -47,7 +52,10 @@ class $class_name(nn.Module):
     #end
     def forward(self, x_BTE: Tensor, positions_T: Tensor, cache: dict[str, Tensor]) -> Tensor:
         """Mix the tokens at these positions with earlier ones, (B, T, E) to (B, T, E)."""
-        #if weights
+        #if stacked
+        projected = [head(x_BTE) for head in self.stack]
+        q_BHTD, k_BHTD, v_BHTD = (torch.stack(each, dim=1) for each in zip(*projected, strict=True))
+        #elif weights
         q_BHTD, k_BHTD = self.W_query(x_BTE)[:, None], self.W_key(x_BTE)[:, None]  # one head
         v_BHTD = self.W_value(x_BTE)[:, None]
         #else
@@ -64,6 +72,21 @@ class $class_name(nn.Module):
         #end
         k_BHSD, v_BHSD = append_to(cache, "keys", k_BHTD), append_to(cache, "values", v_BHTD)
         mask_TS = $mask
+'''
+
+_HEAD = '''
+class $class_name(nn.Module):
+    """The queries, keys and values of a head."""
+
+    def __init__(self$parameters) -> None:
+        super().__init__()
+        self.W_query = $w_in
+        self.W_key = $w_in
+        self.W_value = $w_in
+
+    def forward(self, x_BTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project tokens, (B, T, E) to three times (B, T, D)."""
+        return self.W_query(x_BTE), self.W_key(x_BTE), self.W_value(x_BTE)
 '''
 
 
@@ -95,8 +118,18 @@ def single_head(spec: SingleHeadSpec, context: WritingContext) -> Written:
     return _class(spec, context, heads, description, scale, "$D_HEAD", weights=True, output=bool(spec.output), fields=fields)
 
 
+def stacked_heads(spec: StackedHeadsSpec, context: WritingContext) -> Written:
+    """Return the attention as a class, and that of a head."""
+    description = "Single heads side by side, whose outputs softmax(q kᵀ · scale + mask) v are concatenated."
+    scale = "" if spec.scale is None else "$ATTENTION_SCALE"
+    fields = ("n_heads", "qkv_bias", "dropout", "window", "scale")
+    return _class(
+        spec, context, spec.heads(context), description, scale, "$D_HEAD", weights=True, output=False, fields=fields
+    )
+
+
 def _class(
-    spec: SimpleSpec | SingleHeadSpec,
+    spec: SimpleSpec | SingleHeadSpec | StackedHeadsSpec,
     context: WritingContext,
     heads: HeadShape,
     description: str,
@@ -113,8 +146,14 @@ def _class(
     calls = position_calls(position)
     if position is not None:
         parts |= position_parts(position)
+    stacked = spec.name == "stacked-heads"
+    w_in = linear(context, "D_MODEL", "$D_HEAD", bias=bool(getattr(spec, "qkv_bias", False)))
+    if stacked:
+        settings["N_HEADS"] = Setting(heads.n_heads, "heads")
+        head_settings = {"D_HEAD": Setting(heads.d_head, "features of a head")}
+        parts["head"] = Written("Head", fill(_HEAD, w_in=w_in), settings=head_settings, section="attention")
     if weights:
-        settings["D_HEAD"] = Setting(heads.d_head, "features of the head")
+        settings["D_HEAD"] = Setting(heads.d_head, "features of a head")
         if scale:
             settings["ATTENTION_SCALE"] = Setting(getattr(spec, "scale", None), "factor of the dot products")
     if spec.dropout:
@@ -123,13 +162,15 @@ def _class(
         _CLASS,
         description=description,
         weights=weights,
+        stacked=stacked,
         position="position" in parts,
         output=output,
-        w_in=linear(context, "D_MODEL", "$D_HEAD", bias=bool(getattr(spec, "qkv_bias", False))),
+        w_in=w_in,
         w_out=linear(context, "$D_HEAD", "D_MODEL", bias=False),
         mask=mask_call,
         **calls,
     )
     lines = attend(position, scale=scale, dropout=spec.dropout).replace("$D_HEAD", width)
-    text += lines + ("        return self.W_output(y_BHTD[:, 0])\n" if output else "        return y_BHTD[:, 0]\n")
+    result = "y_BHTD.transpose(1, 2).flatten(2)" if stacked else "y_BHTD[:, 0]"
+    text += f"{lines}        return {f'self.W_output({result})' if output else result}\n"
     return Written("Attention", text, settings=settings, parts=parts, section="attention", fields=fields)
