@@ -13,7 +13,7 @@ import typer
 from gptkit.cli import console
 from gptkit.cli.options import complete_shipped
 from gptkit.core.commands import command
-from gptkit.core.errors import GptkitError
+from gptkit.core.errors import GptkitError, SpecError
 
 SCHEMA = "gptkit.schema.json"
 
@@ -64,18 +64,30 @@ def new(
     if not bare:
         write_schema(target.with_name(SCHEMA))
         console.out(f"{target.with_name(SCHEMA)}: JSON Schema for editors")
-    _warn(target)
-    console.note(f"next: {command('gptkit check', target)}, then: {command('gptkit train', target)}", style="dim")
+    if _needs_weights(target):
+        source = "SOURCE is a run, a directory saved by transformers, a GGUF file or a safetensors file"
+        console.note(f"next: {command('gptkit train', target)} --init SOURCE, where {source}", style="dim")
+    else:
+        console.note(f"next: {command('gptkit check', target)}, then: {command('gptkit train', target)}", style="dim")
 
 
-def _warn(target: Path) -> None:
-    """Print the warnings that apply to training the new spec on this machine."""
+def _needs_weights(target: Path) -> bool:
+    """Return whether the new spec is trained from existing weights, and print the warnings that apply on this machine."""
     from gptkit.runs.cautions import cautions
     from gptkit.runs.opening import open_spec
 
-    opened = open_spec(target)
-    for caution in cautions(opened.spec, opened.base):
-        console.warn(caution)
+    try:
+        opened = open_spec(target)
+    except SpecError as error:
+        if [problem.path for problem in error.problems] == [("model",)]:
+            return True  # its model is that of the weights
+        raise
+    every = list(cautions(opened.spec, opened.base))
+    of_weights = [caution for caution in every if "--init" in caution]
+    for caution in every:
+        if caution not in of_weights:
+            console.warn(caution)
+    return bool(of_weights)
 
 
 def _keep(target: Path) -> Path | None:

@@ -86,6 +86,16 @@ def test_new_copies_the_preset_of_a_released_model(call: Call, project: Path) ->
     assert "596,049,920" in call("show", "mine.yaml").stdout
 
 
+def test_new_says_how_to_train_every_preset(call: Call, project: Path) -> None:
+    for name in shipped():
+        if not name.startswith(("finetune", "tiny", "book", "gpt2")):
+            continue
+        result = call("new", f"{name}.yaml", "--from", name, "--no-schema")
+        assert "created from preset" in result.stdout
+        assert ("--init SOURCE" in result.stderr) == name.startswith("finetune"), result.stderr
+        assert "warning" not in result.stderr
+
+
 def test_show_lists_callbacks_and_trackers(call: Call, project: Path) -> None:
     text = call("show", "mini.yaml", "--set", "training.callbacks=[ema]", "--set", "training.trackers=[csv]").stdout
     assert re.search(r"^callbacks +ema", text, re.MULTILINE)
