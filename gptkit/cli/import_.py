@@ -88,11 +88,22 @@ def import_model(
     if quiet:
         return
     console.note(f"imported into {target}")
+    whole = _multimodal(target)
+    if whole is not None:
+        console.note(f"the language model of a {whole}; its tensors for other modalities are not read")
     if _has_chat_template(target):
         console.note(f"chat: {command('gptkit chat', target)}")
     else:
         console.note(f'generate: {command("gptkit generate", target)} "Once upon a time"')
     console.note(f"fine-tune: {command('gptkit train finetune NEW_RUN --init', target)} --set data.path=TEXT")
+
+
+def _multimodal(run: Path) -> str | None:
+    """Return the type of the multimodal model that the run is the language model of."""
+    from gptkit.runs.directory import RunDirectory
+
+    result: str | None = RunDirectory(run).read_provenance().get("imported", {}).get("language_model_of")
+    return result
 
 
 def _has_chat_template(run: Path) -> bool:

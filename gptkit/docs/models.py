@@ -13,6 +13,8 @@ from gptkit.docs import side_by_side, uncovered
 from gptkit.docs.figures import elements
 from gptkit.docs.places import DIRECTORY
 from gptkit.docs.relations import preset_specs
+from gptkit.interop.conversion import families
+from gptkit.interop.wrappers import wrappers
 from gptkit.kinds.family import FamilySpec
 from gptkit.presets.catalog import family, groups, summary
 from gptkit.reflect import docstring, prose
@@ -56,9 +58,31 @@ def page(registry: Registry) -> str:
         "config.json, of an export the first one, and the class is the transformers class that loads an export. Plugins can "
         "[add families](families.md#adding-a-family).",
         prose.table(["family", "model_type", "class", "description"], families),
+        _multimodal(registry),
         uncovered.section(),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _multimodal(registry: Registry) -> str:
+    """Return the list of multimodal models as Markdown: their types by the family of the language model."""
+    named = {family.model_type: name for name, family in families(registry).items()}
+    by_family: dict[str, list[str]] = {}
+    for model_type, language in wrappers().items():
+        if language in named:
+            by_family.setdefault(named[language], []).append(f"`{model_type}`")
+    rows = [[f"[{name}]({DIRECTORY}/family/{name}.md)", ", ".join(types)] for name, types in sorted(by_family.items())]
+    if not rows:
+        return ""
+    return "\n\n".join(
+        (
+            "### Multimodal models",
+            "`gptkit import` reads the language models of these multimodal ones from their directories, and skips the "
+            "tensors of other modalities. The configuration may name a language model of another family. Further families "
+            "read their own multimodal models, such as `gemma3` and `mistral`.",
+            prose.table(["language model", "model_type of the multimodal model"], rows),
+        )
+    )
 
 
 def assets(registry: Registry) -> dict[str, str]:

@@ -18,6 +18,7 @@ from gptkit.files import validate_data
 from gptkit.interop.generated import generated_family
 from gptkit.interop.layouts import SAME, Separate
 from gptkit.interop.uncovered import reason
+from gptkit.interop.wrappers import is_wrapper, language_config, within_wrapper
 from gptkit.kinds.external_config import HARMLESS, ExternalConfig
 from gptkit.kinds.family import FamilySpec, Layout, Rule
 from gptkit.kinds.format import ExternalModel, TensorEntry, Tensors
@@ -143,6 +144,9 @@ def family_of(external: ExternalModel, registry: Registry | None = None) -> tupl
     generated = generated_family(external)
     if generated is not None:
         return generated, external.config
+    if external.family is None and is_wrapper(external.config):
+        language = language_config(external.config, external.tensors().entries)
+        return within_wrapper(find_family(language, external.config_location, registry)), language
     if external.family is None:
         family = find_family(external.config, external.config_location, registry)
         inner = external.config.get(_NESTED)

@@ -56,6 +56,7 @@ _KINDS: Mapping[tuple[str, ...], type] = {
     ("imported",): dict,
     ("imported", "family"): str,
     ("imported", "generation"): dict,
+    ("imported", "language_model_of"): str,
     ("imported", "token_settings"): dict,
     ("base",): str,
     ("base_from_run",): str,

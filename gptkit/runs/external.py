@@ -22,6 +22,7 @@ from gptkit.interop.checking import check_tensors, check_ties
 from gptkit.interop.conversion import Move, family_of, pair, read_model
 from gptkit.interop.sampling import sampler_of
 from gptkit.interop.selection import detect_format
+from gptkit.interop.wrappers import is_wrapper
 from gptkit.kinds.family import FamilySpec
 from gptkit.kinds.format import ExternalModel, ExternalTokenizer, FormatSpec, TensorEntry, Tensors
 from gptkit.kinds.tokenizer import Tokenizer
@@ -103,6 +104,8 @@ class External:
         if self.replaced and self.stored.spec.get("name") != "hugging-face":
             # The ids belong to the other tokenizer.
             generation = {key: value for key, value in generation.items() if "token_id" not in key}
+        if is_wrapper(self.model.config):
+            notes["language_model_of"] = str(self.model.config["model_type"])
         return {
             **notes,
             **({"generation": generation} if generation else {}),

@@ -6,13 +6,15 @@ import pytest
 
 from gptkit.docs.uncovered import reasons
 from gptkit.interop.conversion import families
+from gptkit.interop.wrappers import wrappers
 
 transformers = pytest.importorskip("transformers")
 
 
 def covered() -> set[str]:
-    """Return the model types that the registered families read."""
-    return {model_type for family in families().values() for model_type in (family.model_type, *family.other_model_types())}
+    """Return the model types that the registered families read, also as language models of multimodal ones."""
+    own = {model_type for family in families().values() for model_type in (family.model_type, *family.other_model_types())}
+    return own | set(wrappers())
 
 
 def causal() -> set[str]:
