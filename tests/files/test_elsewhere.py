@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from gptkit.core.errors import SpecError
 from gptkit.core.registry import default_registry
-from gptkit.core.registry.other_names import _NAMES, own_name
+from gptkit.core.registry.other_names import FILE, other_names, own_name, remark
 from gptkit.runs.opening import open_spec
 
 MODEL = {"model": {"context_length": 16, "d_model": 16, "n_layers": 1}}
@@ -98,16 +99,34 @@ def test_key_of_a_file_is_located(tmp_path: Path) -> None:
         ("training.optimizer=schedule-free-adamw", "schedule-free"),
         ("training.optimizer=paged-ademamix-8bit", "ademamix"),
         ("training.optimizer=adafacter", "adafactor"),
+        ("model.attention=MultiHeadAttentionWrapper", "stacked-heads"),
+        ("model.attention=SelfAttention_v2", "single-head"),
+        ("model.position=RoPE", "rotary"),
+        ("model.norm=nn.LayerNorm", "layer"),
+        ("model.feedforward=SwiGLU", "gated"),
+        ("model.feedforward={name: mlp, activation: NewGELU}", "gelu-tanh"),
+        ("model.block=TransformerBlock", "pre-norm"),
+        ("model.head=lm_head", "linear"),
+        ("tokenizer=sentencepiece", "hugging-face"),
     ],
 )
 def test_component_is_suggested_for_the_name_of_another_program(override: str, meant: str) -> None:
     assert f"; did you mean {meant!r}? (registered: " in message(override)
 
 
+def test_fields_that_a_name_implies_are_named() -> None:
+    assert "did you mean 'grouped-query', with n_kv_heads: 1? (registered: " in message("model.attention=MQA")
+    assert "did you mean 'gated', with activation: gelu? (registered: " in message("model.feedforward=GeGLU")
+    named = {(kind, other) for kind, names in other_names().items() for others in names.values() for other in others}
+    remarks = [tuple(key.split()) for key in tomllib.loads(FILE.read_text())["remarks"]]
+    assert set(remarks) <= named
+    assert all(remark(kind, other) for kind, other in remarks)
+
+
 def test_every_other_name_is_that_of_a_registered_component() -> None:
     registry = default_registry()
-    for kind, names in _NAMES.items():
-        assert not names.keys() - set(registry.names(kind))
+    for kind, names in other_names().items():
+        assert not names.keys() - set(registry.names(kind)), kind
         others = [other for each in names.values() for other in each]
         assert len(others) == len(set(others))
         assert not set(others) & set(registry.names(kind))

@@ -12,7 +12,7 @@ from gptkit.core.component import Component, set_default_resolver
 from gptkit.core.errors import CollisionError, RegistryError, UnknownComponentError
 from gptkit.core.registry.known import distribution_of
 from gptkit.core.registry.loader import Contents, Loader
-from gptkit.core.registry.other_names import own_name
+from gptkit.core.registry.other_names import own_name, remark
 from gptkit.core.registry.plugin import (
     DISABLE,
     Entry,
@@ -170,7 +170,10 @@ class Registry:
     def _unknown(self, kind: str, name: str, known: Iterable[str]) -> str:
         names = sorted(known)
         meant = own_name(kind, name, names)
-        remedy = f"did you mean {meant!r}? (registered: {', '.join(names)})" if meant else did_you_mean(name, names)
+        remedy = did_you_mean(name, names)
+        if meant is not None:
+            more = remark(kind, name)
+            remedy = f"did you mean {meant!r}{f', {more}' if more else ''}? (registered: {', '.join(names)})"
         message = f"unknown {kind} {shortened(name)!r}; {remedy}"
         broken = [plugin for plugin in self._contents.plugins if plugin.status == "broken"]
         disabled = [plugin for plugin in self._contents.plugins if plugin.status == "disabled"]
