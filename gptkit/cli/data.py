@@ -1,4 +1,4 @@
-"""`gptkit data`: prepare the tokens of a corpus before a training, verify and describe them."""
+"""`gptkit data`: show tokens; prepare those of a corpus before a training, verify and describe them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptkit.cli import console
+from gptkit.cli.data_view import tokens, windows
 from gptkit.cli.failures import INTERRUPTED, Command, Commands
 from gptkit.cli.options import File, Json, Overrides, Quiet, complete_specs
 from gptkit.core.activity import Report, working
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     cls=Commands,
-    help="Prepare the tokens of a corpus before a training; verify and describe them.",
+    help="Show the tokens of texts and data windows; prepare those of a corpus before a training, verify and describe them.",
     no_args_is_help=True,
 )
 
@@ -181,6 +182,9 @@ def show(
         text = f": {document['text']}" if document["text"] else ""
         console.out(f"{document['tokens']:,} tokens, training document {document['document']:,}{text}")
 
+
+app.command(cls=Command)(tokens)
+app.command(cls=Command)(windows)
 
 _ROWS = {
     "tokens": "tokens",
