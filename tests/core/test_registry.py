@@ -194,6 +194,7 @@ def test_name_of_two_plugins_is_unavailable_and_others_are_kept():
     for name in ("one", "two"):
         assert record(result, name).status == "active"
         assert "one==1.2 and two==3.4" in record(result, name).error
+        assert "disable one with GPTKIT_DISABLE=two" in record(result, name).error
         assert record(result, name).components == [("norm", f"only-{name}")]
 
 

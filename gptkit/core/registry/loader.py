@@ -16,7 +16,16 @@ from gptkit.core.component import Component
 from gptkit.core.errors import CollisionError, RegistryError
 from gptkit.core.lazy import LazyComponent
 from gptkit.core.registry.checks import as_components, as_kinds, check_component, check_kind, check_lazy
-from gptkit.core.registry.plugin import Entry, EntryPoint, Pending, Plugin, canonical_name, described, require_module_path
+from gptkit.core.registry.plugin import (
+    DISABLE,
+    Entry,
+    EntryPoint,
+    Pending,
+    Plugin,
+    canonical_name,
+    described,
+    require_module_path,
+)
 from gptkit.core.suggestions import did_you_mean
 
 __all__ = ["Contents", "Loader"]
@@ -174,7 +183,9 @@ class Loader:
             claimants.append(plugin)
             both = " and ".join(claimant.provenance for claimant in claimants)
             for claimant in claimants:
-                claimant.add_unusable(kind, name, f"{kind} {name!r} is defined by {both}, so it is unavailable")
+                remedy = f"uninstall one, or disable one with {DISABLE}={claimants[-1].distribution}"
+                message = f"{kind} {name!r} is defined by {both}, so it is unavailable; {remedy}"
+                claimant.add_unusable(kind, name, message)
                 claimant.components = [provided for provided in claimant.components if provided != (kind, name)]
             return
         if isinstance(component, LazyComponent):
