@@ -59,6 +59,9 @@ def caller(node: Node) -> str:
 _SPECIALIZED = re.compile(r"marked \w+ as dynamic but your code specialized it to be a constant \((\d+)\)")
 """What torch says of a size that may vary, where the traced code has one value of it."""
 
+_COLORS = re.compile(r"\x1b\[[\d;]*m")
+"""Codes with which torch colors its messages in a terminal."""
+
 
 def reason(error: BaseException, model: nn.Module) -> str:
     """Return the module of a model in whose code an error was raised, if it was, and the error's first line with content."""
@@ -82,7 +85,7 @@ def _raised_in(error: BaseException | None, model: nn.Module) -> str | None:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in _COLORS.sub("", str(error)).splitlines() if line.strip()]
     detail = next((line for line in lines[1:] if line.startswith("- ")), "")
     text = " ".join([*lines[:1], detail.removeprefix("- ")]).strip() or type(error).__name__
     fixed = _SPECIALIZED.search(str(error))
