@@ -116,10 +116,8 @@ class RunDirectory:
         hint = "Pass a run directory, as created by gptkit train or gptkit import."
         if self.path.is_file():
             if self.path.suffix.lower() in _SPECS:
-                what, hint = (
-                    "is a spec file, not a run",
-                    f"Train it first: {command('gptkit train', self.path)}; then pass its run directory.",
-                )
+                what = "is a spec file, not a run"
+                hint = f"Train it first: {command('gptkit train', self.path)}; then pass its run directory."
             else:
                 what = "is a file, but a run is a directory"
                 if self.path.suffix.lower() == ".gguf":
@@ -133,6 +131,8 @@ class RunDirectory:
             hint = f"It has a spec file: pass {spec}, or a run that was trained with it."
         elif not self.spec.is_file() and (names := _runs_in(self.path)):
             hint = f"It has runs: pass {self.path / names[0]}, or another one of {command('gptkit runs', self.path)}"
+        elif self.spec.is_file() and (weights := sorted(self.checkpoints.glob("*/model.safetensors"))):
+            hint = f"Restore the file from a copy of the run. Its weights are in {weights[-1]}."
         raise CheckpointError(f"{self.path} is not a run: {why}", hint=hint)
 
     def recover(self) -> None:

@@ -326,6 +326,17 @@ def test_existing_run_is_not_overwritten(corpus: Path, directory: Path) -> None:
     assert len((directory / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_run_without_its_provenance_names_where_its_weights_are(corpus: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    quiet(spec(corpus), directory)
+    (directory / "provenance.json").unlink()
+    with pytest.raises(CheckpointError, match=r"is not a run: it has no provenance\.json") as caught:
+        gptkit.load(directory)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("Restore the file from a copy of the run. Its weights are in ")
+    assert Path(caught.value.hint.rpartition(" in ")[2].removesuffix(".")).is_file()
+
+
 def test_directory_with_other_files_is_rejected(corpus: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious.txt").write_text("mine")
