@@ -13,7 +13,7 @@ from gptkit.core.errors import TokenizerError
 from gptkit.kinds.data import Document
 from gptkit.kinds.tokenizer import Tokenizer
 from gptkit.text.base import well_formed
-from gptkit.text.chat import Part, chat_ids, conversation, require_calls
+from gptkit.text.chat import Part, chat_ids, conversation, require_generated
 
 __all__ = ["Encoder"]
 
@@ -69,7 +69,7 @@ class Encoder:
                 "each line, and set data.prompt_field and data.field instead of data.messages_field.",
             )
         try:
-            require_calls(self._tokenizer, messages)
+            require_generated(self._tokenizer, messages)
             if not document.mask_prompt:
                 return chat_ids(self._tokenizer, messages, reply=False), None
             rendered = conversation(self._tokenizer, messages)

@@ -13,12 +13,14 @@ from typing import Any, NoReturn
 from gptkit.core.errors import TokenizerError
 from gptkit.kinds.tokenizer import Tokenizer
 
-__all__ = ["Conversation", "Messages", "Part", "chat_ids", "conversation", "require_calls", "turn_end"]
+__all__ = ["Conversation", "Messages", "Part", "chat_ids", "conversation", "require_generated", "turn_end"]
 
 Messages = str | Sequence[Mapping[str, Any]]
 """Messages: mappings with `role` (system, user, assistant) and `content`; a string is one message of the user."""
 
 _NEVER_TEXT = ("role", "type")
+_GENERATED = ("tool_calls", "reasoning_content", "reasoning", "thinking")
+"""What a message of the assistant may have beside its content, by the names that templates use."""
 
 
 def chat_ids(tokenizer: Tokenizer, messages: Messages, *, reply: bool = True) -> list[int]:
@@ -116,26 +118,31 @@ def conversation(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) ->
     return Conversation(tuple(parts), tuple(generated))
 
 
-def require_calls(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> None:
-    """Raise if messages have calls of tools, and the template renders none of them: they would not be learned.
+def require_generated(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raise if messages have calls of tools or reasoning, and the template renders none of them: they would not be learned.
+
+    Templates may omit the reasoning of earlier turns, so the last message with it is looked at as the end of a conversation.
 
     Raises:
-        TokenizerError: names the first message with calls.
+        TokenizerError: names the first message with such an entry.
     """
-    calling = [index for index, message in enumerate(messages, start=1) if message.get("tool_calls")]
-    if not calling:
-        return
+    for key in _GENERATED:
+        having = [index for index, message in enumerate(messages, start=1) if message.get(key)]
+        if having and _is_lost(tokenizer, messages if key == "tool_calls" else messages[: having[-1]], key):
+            raise TokenizerError(
+                f"message {having[0]} has {key}, which the chat template does not render",
+                hint=f"Use a tokenizer whose chat template renders it, or remove {key} or these conversations.",
+            )
+
+
+def _is_lost(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Return whether a conversation is rendered the same without an entry of its messages."""
     try:
         messages = _with_empty_contents(tokenizer, messages)  # as the conversation is rendered
-        without = [{key: value for key, value in message.items() if key != "tool_calls"} for message in messages]
-        lost = _render(tokenizer, without, reply=False) == _render(tokenizer, messages, reply=False)
-    except TokenizerError:  # the template needs the calls, or refuses the conversation for another reason
-        return
-    if lost:
-        raise TokenizerError(
-            f"message {calling[0]} has tool_calls, which the chat template does not render",
-            hint="Use a tokenizer whose chat template renders them, or remove these conversations.",
-        )
+        without = [{name: value for name, value in message.items() if name != key} for message in messages]
+        return _render(tokenizer, without, reply=False) == _render(tokenizer, messages, reply=False)
+    except TokenizerError:  # the template needs the entry, or refuses the conversation for another reason
+        return False
 
 
 def _with_empty_contents(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

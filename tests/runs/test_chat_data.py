@@ -104,6 +104,21 @@ def test_calls_that_the_template_omits_are_reported(tokenizer_json: str, join: s
         list(Encoder(words)([document]))
 
 
+def test_reasoning_that_the_template_omits_is_reported(tokenizer_json: str) -> None:
+    thought = {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"}
+    messages = ({"role": "user", "content": "2 + 2?"}, thought)
+    with pytest.raises(TokenizerError, match=r"here: message 2 has reasoning_content, which the chat template does not"):
+        list(Encoder(tokenizer(tokenizer_json, PLAIN))([Document("", "here", messages=messages)]))
+    # As in released templates, the reasoning of earlier turns is omitted.
+    shown = "(message.reasoning_content ~ '|' if loop.last and message.reasoning_content else '') ~ message.content"
+    words = tokenizer(tokenizer_json, PLAIN.replace("message.content +", f"({shown}) +"))
+    ((ids, _),) = Encoder(words)([Document("", "here", messages=messages)])
+    assert "2 and 2|4" in words.decode(ids)
+    earlier = (*messages, {"role": "user", "content": "Sure?"}, {"role": "assistant", "content": "Yes"})
+    ((ids, _),) = Encoder(words)([Document("", "here", messages=earlier, mask_prompt=False)])
+    assert "2 and 2" not in words.decode(ids)
+
+
 @pytest.mark.parametrize("mask_prompt", [True, False])
 @pytest.mark.parametrize("join", ["+", "~"])
 def test_a_null_content_is_empty(tokenizer_json: str, join: str, mask_prompt: bool) -> None:
