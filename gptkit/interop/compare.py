@@ -138,7 +138,8 @@ def _reference(family: FamilySpec, external: ExternalModel, nested: Mapping[str,
         head = {"model_type": family.model_type, "architectures": [family.architecture]}
         (directory / "config.json").write_text(json.dumps({**(nested or external.config), **head}), encoding="utf-8")
         stored = external.tensors()
-        names = {renamed(family, name): name for name in stored.entries if not (nested and _skipped(family, name))}
+        full = {renamed(family, name): name for name in stored.entries}
+        names = {name: own for name, own in full.items() if not (nested and _skipped(family, name))}
         entries = {name: stored.entries[own] for name, own in names.items()}
         write_tensors(directory / SINGLE, entries, ((name, stored.get(own)) for name, own in names.items()))
         return _load(directory, external.location, kernel)

@@ -36,7 +36,8 @@ def wrappers() -> Mapping[str, str]:
 
 def is_wrapper(config: Mapping[str, Any]) -> bool:
     """Return whether a configuration is that of a multimodal model whose language model is read."""
-    return config.get("model_type") in wrappers()
+    model_type = config.get("model_type")
+    return isinstance(model_type, str) and model_type in wrappers()
 
 
 def language_config(config: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -51,9 +52,10 @@ def language_config(config: Mapping[str, Any], names: Collection[str]) -> dict[s
         inner = dict(nested)
     else:
         inner = {name: value for name, value in config.items() if not _of_others(name, value)}
-        inner["model_type"] = table["wrappers"][config["model_type"]]
-    model_type = inner.get("model_type") or table["wrappers"][config["model_type"]]
-    inner["model_type"] = table["same"].get(model_type, model_type)
+        inner["model_type"] = None
+    inner["model_type"] = inner.get("model_type") or wrappers()[config["model_type"]]
+    if isinstance(inner["model_type"], str):
+        inner["model_type"] = table["same"].get(inner["model_type"], inner["model_type"])
     inner |= table["unused"].get(config["model_type"], {})
     if not any(name.endswith("lm_head.weight") for name in names):
         inner["tie_word_embeddings"] = True

@@ -158,6 +158,27 @@ def test_keys_of_the_language_model_beside_the_others_are_read(tmp_path: Path) -
     torch.testing.assert_close(logits(tmp_path / "flat", ids_BT), model(input_ids=ids_BT).logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": ["llava"]}, "has no 'model_type'"),
+        ({"text_config": {"model_type": ["llama"]}}, "has no 'model_type'"),
+        ({"text_config": {"model_type": "no-such"}}, "no installed family has the model_type 'no-such'"),
+        ({"text_config": 3}, "has no '"),
+        ({"text_config": {"model_type": "llama", "rope_scaling": {"type": ["mrope"]}}}, "rope_scaling"),
+    ],
+)
+@torch.no_grad()
+def test_damaged_configurations_are_reported(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    model: Any = random_language_model(tiny_config("llava"))
+    write(model, tmp_path / "llava", {})
+    data = json.loads((tmp_path / "llava/config.json").read_text())
+    changed = {name: {**data[name], **value} if isinstance(value, dict) else value for name, value in change.items()}
+    (tmp_path / "llava/config.json").write_text(json.dumps({**data, **changed}))
+    with pytest.raises(ExternalModelError, match=message):
+        logits(tmp_path / "llava", torch.zeros(1, 3, dtype=torch.long))
+
+
 @torch.no_grad()
 def test_missing_tensors_of_the_language_model_are_named(tmp_path: Path) -> None:
     model: Any = random_language_model(tiny_config("llava"))
