@@ -73,7 +73,7 @@ def new(
 
 def _needs_weights(target: Path) -> bool:
     """Return whether the new spec is trained from existing weights, and print the warnings that apply on this machine."""
-    from gptkit.runs.cautions import cautions
+    from gptkit.runs.cautions import cautions, weights_caution
     from gptkit.runs.opening import open_spec
 
     try:
@@ -82,12 +82,11 @@ def _needs_weights(target: Path) -> bool:
         if [problem.path for problem in error.problems] == [("model",)]:
             return True  # its model is that of the weights
         raise
-    every = list(cautions(opened.spec, opened.base))
-    of_weights = [caution for caution in every if "--init" in caution]
-    for caution in every:
-        if caution not in of_weights:
+    without_weights = weights_caution(opened.spec)  # the next command names them
+    for caution in cautions(opened.spec, opened.base):
+        if caution != without_weights:
             console.warn(caution)
-    return bool(of_weights)
+    return without_weights is not None
 
 
 def _keep(target: Path) -> Path | None:

@@ -17,7 +17,7 @@ from gptkit.training.stage_spec import timeline
 if TYPE_CHECKING:
     from gptkit.data.index import Counts
 
-__all__ = ["cautions", "validation_caution"]
+__all__ = ["cautions", "validation_caution", "weights_caution"]
 
 _TABLES = {
     ".jsonl": "set data.name to jsonl to read a field of each line",
@@ -64,12 +64,20 @@ def cautions(spec: ExperimentSpec, base: Path | None = None) -> Iterator[str]:
             f"the learning rate reaches {highest:.0%} of its peak. Lower warmup_steps, or raise training.steps"
         )
     yield from _unfinished(training)
+    without_weights = weights_caution(spec)
+    if without_weights is not None:
+        yield without_weights
+
+
+def weights_caution(spec: ExperimentSpec) -> str | None:
+    """Return a sentence if adapters are trained beside frozen weights, and no weights to start from are named."""
     adapted = any(isinstance(part, LinearSpec) and part.merged() != part for part in spec.model.components())
-    if adapted and training.init_from is None and training.freeze is None:
-        yield (
-            "model.linear: adapters are trained beside weights that keep their initial random values. Name weights to start "
-            "from: --init SOURCE (training.init_from), or set training.freeze to [] to train all of them"
-        )
+    if not adapted or spec.training.init_from is not None or spec.training.freeze is not None:
+        return None
+    return (
+        "model.linear: adapters are trained beside weights that keep their initial random values. Name weights to start "
+        "from: --init SOURCE (training.init_from), or set training.freeze to [] to train all of them"
+    )
 
 
 def validation_caution(spec: ExperimentSpec, counts: Counts) -> str | None:
