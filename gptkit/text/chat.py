@@ -128,7 +128,7 @@ def require_generated(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]
     """
     for key in _GENERATED:
         having = [index for index, message in enumerate(messages, start=1) if message.get(key)]
-        if having and _is_lost(tokenizer, messages if key == "tool_calls" else messages[: having[-1]], key):
+        if having and _is_lost(tokenizer, messages[: having[-1]], key):
             raise TokenizerError(
                 f"message {having[0]} has {key}, which the chat template does not render",
                 hint=f"Use a tokenizer whose chat template renders it, or remove {key} or these conversations.",
