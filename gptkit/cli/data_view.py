@@ -102,12 +102,17 @@ def windows(
             "the spec has stages, which change the data windows", hint="Show those without stages: --set training.stages=[]"
         )
     with working("tokenizing the corpus", quiet=quiet), TemporaryDirectory() as temporary:
+        from gptkit.data.index import TOKENIZER
         from gptkit.runs.corpus import find_prepared, fit_tokenizer, prepare_corpus
 
-        prepared = find_prepared(opened) or prepare_corpus(opened, Path(temporary) / "data", workers=1)
+        prepared = find_prepared(opened)
+        if prepared is None:
+            prepared = prepare_corpus(opened, Path(temporary) / "data", workers=1)
+            tokenizer = opened.spec.tokenizer.load(prepared.directory / TOKENIZER)
+        else:
+            tokenizer = fit_tokenizer(opened)
         source = prepared.train_windows(opened.spec.data, opened.spec.window)
         batch = source.batch(step - 1, training.batch_size, training.seed)
-        tokenizer = fit_tokenizer(opened)
         rows = [
             {"inputs": inputs, "targets": targets}
             for inputs, targets in zip(batch.inputs_BT.tolist(), batch.targets_BT.tolist(), strict=True)

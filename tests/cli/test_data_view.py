@@ -77,6 +77,17 @@ def test_windows_are_those_that_a_training_reads(
     assert not Path("prepared").exists()
 
 
+def test_windows_of_prepared_tokens_and_of_mixtures_are_shown(spec: Path, call: Call) -> None:
+    plain = json.loads(call("data", "windows", spec, "--json").stdout)
+    call("data", "prepare", spec, "--out", "tokens")
+    named = "data={name: prepared, path: tokens, windows: ordered, stride: 1, shuffle: false}"
+    assert json.loads(call("data", "windows", spec, "--set", named, "--json").stdout) == plain
+    assert "every" in call("data", "windows", spec, "--set", named).stdout
+    sources = ", ".join(f"{{name: {name}, data: {{name: text, path: corpus.txt}}, weight: 1}}" for name in ("one", "two"))
+    mixture = f"data={{name: mixture, sources: [{sources}]}}"
+    assert len(json.loads(call("data", "windows", spec, "--set", mixture, "--json").stdout)) == 2
+
+
 def test_windows_are_shown_as_text(spec: Path, call: Call) -> None:
     out = call("data", "windows", spec, "-n", "1").stdout
     assert "data window 1 of 2, step 1" in out
