@@ -30,7 +30,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def update_group(self, group: dict[str, Any]) -> None:
         """Update the parameters of a group, and their state."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} overrides neither update_group nor update_groups")
 
 
 class ParameterByParameter(Optimizer):
@@ -55,7 +55,7 @@ class ParameterByParameter(Optimizer):
 
     def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Update a parameter and its state, which is empty before the first update."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not override update")
 
     def descend(self, parameter: Tensor, update: Tensor, group: dict[str, Any], factor: float = 1.0) -> None:
         """Apply weight decay, then subtract the update; both are multiplied by the group's learning rate.

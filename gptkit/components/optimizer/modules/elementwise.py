@@ -64,7 +64,7 @@ class Elementwise(Optimizer):
 
     def update(self, batch: Batch, group: dict[str, Any]) -> None:
         """Update the parameters and the state of a batch."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not override update")
 
     def descend(self, batch: Batch, updates: list[Tensor], group: dict[str, Any]) -> None:
         """Apply weight decay, then subtract the updates, both multiplied by the learning rate of the group."""
