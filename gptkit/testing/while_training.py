@@ -22,7 +22,7 @@ __all__ = ["checks"]
 checks = Checks()
 
 _CHANGED = (3, 8, 11)
-PADDING = -1
+_PADDING = -1
 """The document of padding in packed rows."""
 
 
@@ -66,7 +66,7 @@ def _leak(model: GPT) -> int | None:
 def losses_exclude_padding(subject: Subject) -> None:
     model = copy.deepcopy(subject.model()).train()
     ids_BT, documents_BT = token_ids(2, 12), torch.zeros(2, 12, dtype=torch.long)
-    documents_BT[:, 7:] = PADDING
+    documents_BT[:, 7:] = _PADDING
     first = _auxiliary(model, ids_BT, documents_BT)
     if not first:
         return
@@ -75,7 +75,7 @@ def losses_exclude_padding(subject: Subject) -> None:
     remedy = "count the tokens where forward.counted_BT is True, as forward.counted_mean does"
     for name, value in _auxiliary(model, changed_BT, documents_BT).items():
         same(value, first[name], f"the auxiliary loss {name!r} depends on the padding of packed rows; {remedy}")
-    for name, value in _auxiliary(model, ids_BT, torch.full_like(documents_BT, PADDING)).items():
+    for name, value in _auxiliary(model, ids_BT, torch.full_like(documents_BT, _PADDING)).items():
         finite = bool(value.isfinite())
         expect(finite, f"of rows that are padding only, the auxiliary loss {name!r} is {value.tolist()}; {remedy}")
 
@@ -83,7 +83,7 @@ def losses_exclude_padding(subject: Subject) -> None:
 def _auxiliary(model: GPT, ids_BT: Tensor, documents_BT: Tensor) -> dict[str, Tensor]:
     """Return the auxiliary losses of a forward pass in training, without the main one."""
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    targets_BT = ids_BT.roll(-1, 1).masked_fill(documents_BT.roll(-1, 1) == PADDING, IGNORED)
+    targets_BT = ids_BT.roll(-1, 1).masked_fill(documents_BT.roll(-1, 1) == _PADDING, IGNORED)
     targets_BT[:, -1] = IGNORED
     torch.manual_seed(5)  # dropout is the same in each call
     losses = model(ids_BT, targets_BT, documents_BT=documents_BT).losses
